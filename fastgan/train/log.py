@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import sys
-from typing import TextIO
+from typing import TYPE_CHECKING, TextIO
 
-from rich.console import Console
+if TYPE_CHECKING:
+    from rich.console import Console
 
 
 def say(text: str) -> None:
@@ -23,8 +24,15 @@ def fail(text: str) -> None:
     _write(f"error: {text}", sys.stderr)
 
 
+def terminal_console() -> Console:
+    """A console on today's stdout, for a live display."""
+    from rich.console import Console
+
+    return Console(file=sys.stdout)
+
+
 def _write(text: str, stream: TextIO) -> None:
-    """Print through rich, so that a live progress bar on the same stream is redrawn below the line."""
-    # Made per call: the stream is looked up late, so redirection and a live display's replacement are both seen.
-    console = Console(file=stream, markup=False, highlight=False, emoji=False, soft_wrap=True)
-    console.print(text)
+    """One whole line, flushed: a live display that has replaced the stream then puts it above itself."""
+    # A rich console is not used here: it would reach through the display's replacement to the stream below it.
+    stream.write(f"{text}\n")
+    stream.flush()

@@ -1,0 +1,1 @@
+"""Training: config, state, step, loop, checkpoints and what people look at."""

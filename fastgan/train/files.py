@@ -1,0 +1,28 @@
+"""Files that are either old or new, never half-written."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+from fastgan.errors import RunFolderError
+
+
+def replace_file(path: Path, content: bytes) -> None:
+    """Write `content` beside `path` under a temporary name, then rename it onto `path`.
+
+    Raises:
+        RunFolderError: the folder cannot be written. `path` is then unchanged and no temporary file is left.
+    """
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    try:
+        with temporary.open("wb") as file:
+            file.write(content)
+            file.flush()
+            os.fsync(file.fileno())
+        temporary.replace(path)
+    except OSError as error:
+        temporary.unlink(missing_ok=True)
+        raise RunFolderError(
+            f"cannot write {path}: {error.strerror}; free the path or choose another folder"
+        ) from error
