@@ -144,7 +144,8 @@ def test_an_error_inside_the_run_closes_the_log(tmp_path: Path) -> None:
             run_log.tick(5, {})
             raise KeyError
 
-    pytest.raises(KeyError, train)
+    with pytest.raises(KeyError):
+        train()
     with pytest.raises(ValueError, match="closed"):
         run_log.tick(6, {})
     run_log.close()
