@@ -1,0 +1,8 @@
+"""Modules: parameters plus one call to an op."""
+
+from fastgan.nn.conv import Conv2d, ConvTranspose2d
+from fastgan.nn.embedding import Embedding
+from fastgan.nn.normalization import PixelNorm
+from fastgan.nn.spectral_norm import SpectrallyNormalized, SpectralNorm
+
+__all__ = ["Conv2d", "ConvTranspose2d", "Embedding", "PixelNorm", "SpectralNorm", "SpectrallyNormalized"]

@@ -1,0 +1,125 @@
+"""Convolution layers: parameters plus one call to an op.
+
+Shape legend: N batch, C input channels, O output channels, H W pixels, K kernel size.
+"""
+
+import math
+
+import torch
+from torch import Tensor, nn
+
+from fastgan.ops import LEAKY_RELU_SLOPE, conv2d, conv_transpose2d
+
+
+class Conv2d(nn.Module):
+    """Convolution with its epilogue: gain * activation(scale * conv(x, weight) + bias).
+
+    Parameters stay in their own dtype (float32) and are cast to that of the input, which decides the precision.
+    Weights start normal with the variance that keeps the size of activations (He et al. 2015, arXiv:1502.01852).
+
+    Args:
+        in_channels, out_channels: C and O.
+        kernel_size, stride, padding: as in `torch.nn.Conv2d`.
+        activation: linear, relu, leaky_relu, tanh or silu.
+        bias: whether to learn a bias, which starts at zero.
+        impl: implementation of the op.
+    """
+
+    weight: nn.Parameter
+    bias: nn.Parameter | None
+
+    def __init__(
+        self,
+        in_channels: int,
+        out_channels: int,
+        *,
+        kernel_size: int,
+        stride: int = 1,
+        padding: int = 0,
+        activation: str = "linear",
+        bias: bool = True,
+        impl: str = "auto",
+    ) -> None:
+        super().__init__()
+        self.stride, self.padding, self.activation, self.impl = stride, padding, activation, impl
+        shape = self._weight_shape(in_channels, out_channels, kernel_size)
+        self.weight = nn.Parameter(torch.empty(shape))
+        self.bias = nn.Parameter(torch.empty(out_channels)) if bias else None
+        self.reset_parameters()
+
+    @staticmethod
+    def _weight_shape(in_channels: int, out_channels: int, kernel_size: int) -> tuple[int, int, int, int]:
+        return (out_channels, in_channels, kernel_size, kernel_size)
+
+    def _taps(self) -> float:
+        """Products that sum to one output number: input channels times the kernel taps that meet an output pixel."""
+        return self.weight[0].numel()
+
+    def reset_parameters(self) -> None:
+        """Draws new weights from torch's default generator; zeroes the bias."""
+        nn.init.normal_(self.weight, std=activation_gain(self.activation) / math.sqrt(self._taps()))
+        if self.bias is not None:
+            nn.init.zeros_(self.bias)
+
+    def matrix(self) -> Tensor:
+        """[O, K K C]: the weight as the matrix whose spectral norm Miyato et al. bound; a view in channels_last."""
+        return self.weight.permute(0, 2, 3, 1).flatten(1)
+
+    def forward(self, x: Tensor, scale: Tensor | None = None) -> Tensor:
+        """[N, C, H, W] to [N, O, H', W'] in the dtype of `x`; `scale` as in `fastgan.ops.conv2d`."""
+        return conv2d(
+            x,
+            self.weight.to(x.dtype),
+            self.bias,
+            stride=self.stride,
+            padding=self.padding,
+            scale=scale,
+            activation=self.activation,
+            impl=self.impl,
+        )
+
+    def extra_repr(self) -> str:
+        shape = "x".join(map(str, self.weight.shape))
+        return f"weight {shape}, stride={self.stride}, padding={self.padding}, activation={self.activation}"
+
+
+class ConvTranspose2d(Conv2d):
+    """Transposed convolution with its epilogue; arguments as `Conv2d`."""
+
+    @staticmethod
+    def _weight_shape(in_channels: int, out_channels: int, kernel_size: int) -> tuple[int, int, int, int]:
+        return (in_channels, out_channels, kernel_size, kernel_size)
+
+    def _taps(self) -> float:
+        # Each output pixel meets K^2 / stride^2 taps on average: the stride inserts zeros between input pixels.
+        in_channels, _, height, width = self.weight.shape
+        if self.padding == 0 and self.stride == 1:
+            return in_channels  # a kernel that spreads one pixel: each output pixel meets one tap
+        return in_channels * height * width / self.stride**2
+
+    def matrix(self) -> Tensor:
+        """[O, K K C], as for `Conv2d`."""
+        return self.weight.permute(1, 2, 3, 0).flatten(1)
+
+    def forward(self, x: Tensor, scale: Tensor | None = None) -> Tensor:
+        """[N, C, H, W] to [N, O, H', W'] in the dtype of `x`; `scale` as in `fastgan.ops.conv_transpose2d`."""
+        return conv_transpose2d(
+            x,
+            self.weight.to(x.dtype),
+            self.bias,
+            stride=self.stride,
+            padding=self.padding,
+            scale=scale,
+            activation=self.activation,
+            impl=self.impl,
+        )
+
+
+def activation_gain(activation: str) -> float:
+    """Factor that keeps the second moment through the activation (He et al. 2015, equation 10 and section 2.2)."""
+    match activation:
+        case "relu" | "silu":
+            return math.sqrt(2.0)
+        case "leaky_relu":
+            return math.sqrt(2.0 / (1.0 + LEAKY_RELU_SLOPE**2))
+    return 1.0

@@ -1,0 +1,26 @@
+"""Normalisations that treat every sample by itself.
+
+Batch statistics are left out on purpose: they make the result depend on the number of ranks and micro-batches, and
+an input gradient of one sample depend on the others, which falsifies gradient penalties.
+
+Shape legend: N batch, C channels, H W pixels.
+"""
+
+import torch
+from torch import Tensor, nn
+
+
+class PixelNorm(nn.Module):
+    """x / sqrt(mean over channels of x^2 + epsilon), at each pixel.
+
+    Source: Karras et al. 2018, arXiv:1710.10196, section 4.2.
+    """
+
+    def __init__(self, *, epsilon: float = 1e-8) -> None:
+        super().__init__()
+        self.epsilon = epsilon
+
+    def forward(self, x: Tensor) -> Tensor:
+        """[N, C, ...] to the same shape and dtype; the mean is taken in float32 at least."""
+        wide = x.to(torch.promote_types(x.dtype, torch.float32))
+        return (wide * torch.rsqrt(wide.square().mean(dim=1, keepdim=True) + self.epsilon)).to(x.dtype)

@@ -1,0 +1,95 @@
+"""Spectral normalisation of all layers of a network as one group.
+
+Shape legend: L layers; layer i's matrix is [R_i, K_i].
+"""
+
+from collections.abc import Iterator, Sequence
+from typing import Protocol
+
+import torch
+from torch import Tensor, nn
+
+from fastgan.ops import power_iteration_, spectral_norm
+
+# After a new weight, so many steps bring u and v close enough; afterwards one step per optimizer step keeps up.
+_INITIAL_ITERATIONS = 15
+
+
+class HasMatrix(Protocol):
+    """A layer whose weight can be read as a matrix."""
+
+    def matrix(self) -> Tensor:
+        """[R, K], differentiable in the layer's weight."""
+        ...
+
+
+class SpectralNorm(nn.Module):
+    """u, v and 1 / sigma of every layer of one network.
+
+    The layers' weights stay as they are: `forward` returns 1 / sigma for each layer, which the network hands to the
+    layer as its output scale. `step` runs the power iteration; call it once after each optimizer step of the
+    network, not in each forward pass, so that all passes of an update see one normalisation, and u and v depend on
+    the number of updates alone (the same on every rank). u and v are buffers: saved, and copied to an EMA.
+
+    Args:
+        layers: the layers to normalise, which must live elsewhere in the network; they are not registered here.
+        num_iterations: power iterations per `step`.
+    Source: Miyato et al. 2018, arXiv:1802.05957.
+    """
+
+    def __init__(self, layers: Sequence[HasMatrix], *, num_iterations: int = 1) -> None:
+        super().__init__()
+        if not layers:
+            raise ValueError("SpectralNorm: layers is empty; it needs at least one layer")
+        if num_iterations < 1:
+            raise ValueError(f"SpectralNorm: num_iterations={num_iterations} must be at least 1")
+        self.num_layers, self.num_iterations = len(layers), num_iterations
+        for index, layer in enumerate(layers):
+            rows, columns = layer.matrix().shape
+            self.register_buffer(f"u{index}", _unit_vector(rows))
+            self.register_buffer(f"v{index}", _unit_vector(columns))
+        self._iterate(layers, _INITIAL_ITERATIONS)
+
+    def _vectors(self, side: str) -> list[Tensor]:
+        return [self.get_buffer(f"{side}{index}") for index in range(self.num_layers)]
+
+    def _iterate(self, layers: Sequence[HasMatrix], num_iterations: int) -> None:
+        matrices = [layer.matrix().detach() for layer in layers]
+        power_iteration_(matrices, self._vectors("u"), self._vectors("v"), num_iterations=num_iterations)
+
+    def step(self, layers: Sequence[HasMatrix]) -> None:
+        """One power iteration (`num_iterations`) of every layer, in place; `layers` in the order of construction."""
+        self._iterate(layers, self.num_iterations)
+
+    def forward(self, layers: Sequence[HasMatrix]) -> tuple[Tensor, ...]:
+        """L scalars 1 / sigma_i, differentiable in the layers' weights; `layers` in the order of construction."""
+        sigma = spectral_norm([layer.matrix() for layer in layers], self._vectors("u"), self._vectors("v"))
+        return tuple(sigma.reciprocal().unbind())
+
+
+def _unit_vector(size: int) -> Tensor:
+    vector = torch.randn(size)
+    unit: Tensor = vector / torch.linalg.vector_norm(vector).clamp_min(1e-12)
+    return unit
+
+
+class SpectrallyNormalized(nn.Module):
+    """Base of networks whose layers share one `SpectralNorm` group, or have none."""
+
+    spectral_norm: SpectralNorm | None
+
+    def normalized_layers(self) -> list[HasMatrix]:
+        """The layers that the group normalises, in a fixed order."""
+        raise NotImplementedError
+
+    def scales(self) -> Iterator[Tensor | None]:
+        """1 / sigma of each of `normalized_layers`, in their order; None for each where there is no group."""
+        layers = self.normalized_layers()
+        if self.spectral_norm is None:
+            return iter([None] * len(layers))
+        return iter(self.spectral_norm(layers))
+
+    def step_spectral_norm(self) -> None:
+        """Follows the weights by one power iteration: call after each optimizer step of this network."""
+        if self.spectral_norm is not None:
+            self.spectral_norm.step(self.normalized_layers())

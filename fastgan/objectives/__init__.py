@@ -1,0 +1,29 @@
+"""Losses and penalties, and the two objectives that training differentiates."""
+
+from fastgan.objectives.losses import LOSSES, AdversarialLoss, adversarial_loss
+from fastgan.objectives.objective import DiscriminatorObjective, GeneratorObjective, ObjectiveOutput
+from fastgan.objectives.penalties import (
+    INTERPOLATED,
+    PENALTIES,
+    interpolate,
+    r1_penalty,
+    r2_penalty,
+    wgan_gp_penalty,
+    zero_centered_penalty,
+)
+
+__all__ = [
+    "INTERPOLATED",
+    "LOSSES",
+    "PENALTIES",
+    "AdversarialLoss",
+    "DiscriminatorObjective",
+    "GeneratorObjective",
+    "ObjectiveOutput",
+    "adversarial_loss",
+    "interpolate",
+    "r1_penalty",
+    "r2_penalty",
+    "wgan_gp_penalty",
+    "zero_centered_penalty",
+]

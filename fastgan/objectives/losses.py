@@ -1,0 +1,140 @@
+"""Adversarial losses on logits.
+
+Each loss is a pair: what the discriminator minimises and what the generator minimises. Means are over the batch, in
+float32. Real sample n is paired with fake sample n where a loss compares them.
+
+Shape legend: N batch. D(x) real logits, D(G(z)) fake logits, both [N].
+"""
+
+from abc import ABC, abstractmethod
+from typing import ClassVar
+
+import torch.nn.functional as F
+from torch import Tensor
+
+from fastgan.errors import did_you_mean
+
+
+class AdversarialLoss(ABC):
+    """What the two networks minimise, as functions of logits."""
+
+    # Whether the generator's loss needs the logits of real samples.
+    generator_reads_real: ClassVar[bool] = False
+
+    @abstractmethod
+    def discriminator(self, real: Tensor, fake: Tensor) -> Tensor:
+        """Scalar loss of the discriminator from real and fake logits, each [N]."""
+
+    @abstractmethod
+    def generator(self, fake: Tensor, real: Tensor | None = None) -> Tensor:
+        """Scalar loss of the generator from fake logits [N]; `real` [N] where `generator_reads_real`."""
+
+    def margin(self, real: Tensor, fake: Tensor) -> Tensor:
+        """[N], positive where the discriminator takes real sample n for real.
+
+        The mean of its sign is the statistic r_t of Karras et al. 2020, arXiv:2006.06676, equation 1: near 1 the
+        discriminator overfits, near 0 it cannot tell.
+        """
+        del fake
+        return real
+
+
+class NonSaturating(AdversarialLoss):
+    """D: softplus(-D(x)) + softplus(D(G(z))). G: softplus(-D(G(z))).
+
+    Source: Goodfellow et al. 2014, arXiv:1406.2661, section 3.
+    """
+
+    def discriminator(self, real: Tensor, fake: Tensor) -> Tensor:
+        return F.softplus(-real).mean() + F.softplus(fake).mean()
+
+    def generator(self, fake: Tensor, real: Tensor | None = None) -> Tensor:
+        return F.softplus(-fake).mean()
+
+
+class Hinge(AdversarialLoss):
+    """D: max(0, 1 - D(x)) + max(0, 1 + D(G(z))). G: -D(G(z)).
+
+    Source: Lim and Ye 2017, arXiv:1705.02894; Miyato et al. 2018, arXiv:1802.05957, equations 16 and 17.
+    """
+
+    def discriminator(self, real: Tensor, fake: Tensor) -> Tensor:
+        return F.relu(1 - real).mean() + F.relu(1 + fake).mean()
+
+    def generator(self, fake: Tensor, real: Tensor | None = None) -> Tensor:
+        return -fake.mean()
+
+
+class Wasserstein(AdversarialLoss):
+    """D: D(G(z)) - D(x). G: -D(G(z)). Wants a penalty that keeps D 1-Lipschitz.
+
+    Source: Arjovsky et al. 2017, arXiv:1701.07875, equation 2.
+    """
+
+    def discriminator(self, real: Tensor, fake: Tensor) -> Tensor:
+        return fake.mean() - real.mean()
+
+    def generator(self, fake: Tensor, real: Tensor | None = None) -> Tensor:
+        return -fake.mean()
+
+    def margin(self, real: Tensor, fake: Tensor) -> Tensor:
+        """Real minus fake: a constant added to all logits does not count."""
+        return real - fake
+
+
+class LeastSquares(AdversarialLoss):
+    """D: 1/2 (D(x) - 1)^2 + 1/2 D(G(z))^2. G: 1/2 (D(G(z)) - 1)^2.
+
+    Source: Mao et al. 2017, arXiv:1611.04076, equation 9.
+    """
+
+    def discriminator(self, real: Tensor, fake: Tensor) -> Tensor:
+        return 0.5 * (real - 1).square().mean() + 0.5 * fake.square().mean()
+
+    def generator(self, fake: Tensor, real: Tensor | None = None) -> Tensor:
+        return 0.5 * (fake - 1).square().mean()
+
+    def margin(self, real: Tensor, fake: Tensor) -> Tensor:
+        """Real minus 1/2, the middle between the two targets."""
+        return real - 0.5
+
+
+class Relativistic(AdversarialLoss):
+    """D: softplus(D(G(z)) - D(x)). G: softplus(D(x) - D(G(z))): RpGAN, the loss of R3GAN.
+
+    Source: Jolicoeur-Martineau 2018, arXiv:1807.00734; Huang et al. 2024, arXiv:2501.05441, section 2.
+    """
+
+    generator_reads_real = True
+
+    def discriminator(self, real: Tensor, fake: Tensor) -> Tensor:
+        return F.softplus(fake - real).mean()
+
+    def generator(self, fake: Tensor, real: Tensor | None = None) -> Tensor:
+        if real is None:
+            raise ValueError("Relativistic.generator: real is None; this loss compares fake logits with real ones")
+        return F.softplus(real - fake).mean()
+
+    def margin(self, real: Tensor, fake: Tensor) -> Tensor:
+        """Real minus fake: a constant added to all logits does not count."""
+        return real - fake
+
+
+LOSSES: dict[str, type[AdversarialLoss]] = {
+    "non_saturating": NonSaturating,
+    "hinge": Hinge,
+    "wasserstein": Wasserstein,
+    "least_squares": LeastSquares,
+    "relativistic": Relativistic,
+}
+
+
+def adversarial_loss(name: str) -> AdversarialLoss:
+    """The loss of that name.
+
+    Raises:
+        ValueError: if there is none.
+    """
+    if name not in LOSSES:
+        raise ValueError(f"loss={name!r} must be one of {', '.join(LOSSES)}{did_you_mean(name, LOSSES)}")
+    return LOSSES[name]()

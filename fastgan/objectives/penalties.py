@@ -1,0 +1,88 @@
+"""Gradient penalties of the discriminator.
+
+All of them differentiate the sum of the logits with respect to the images and keep the graph, so that the penalty
+itself can be differentiated; the samples' gradients stay apart because no layer mixes samples.
+
+Weights multiply these formulas as they stand: Mescheder's R1 with gamma is weight = gamma / 2.
+
+Shape legend: N batch, C channels, H W pixels.
+"""
+
+import torch
+from torch import Tensor
+
+from fastgan.ops import gradient_penalty
+
+PENALTIES = ("r1", "r2", "wgan_gp", "zero_centered")
+
+# Penalties that are taken between real and fake images and need a point on each line.
+INTERPOLATED = frozenset({"wgan_gp", "zero_centered"})
+
+
+def input_gradients(logits: Tensor, images: Tensor) -> Tensor:
+    """[N, C, H, W]: d sum(logits) / d images, differentiable once more.
+
+    Args:
+        logits: [N], computed from `images` without detaching.
+        images: [N, C, H, W], requires_grad=True.
+    Raises:
+        ValueError: if `images` does not require grad.
+    """
+    if not images.requires_grad:
+        raise ValueError("input_gradients: images.requires_grad is False; set it before the discriminator's forward")
+    (gradients,) = torch.autograd.grad(logits.sum(), images, create_graph=True)
+    return gradients
+
+
+def r1_penalty(logits: Tensor, images: Tensor) -> Tensor:
+    """Mean over the batch of |d logits / d images|^2, the zero-centred penalty on real images.
+
+    Args:
+        logits: [N], computed from `images` without detaching.
+        images: [N, C, H, W], real, requires_grad=True.
+    Returns:
+        Scalar float32, differentiable once more.
+    Raises:
+        ValueError: if `images` does not require grad.
+    Source: Mescheder et al. 2018, arXiv:1801.04406, section 4.1.
+    """
+    return gradient_penalty(input_gradients(logits, images)).mean()
+
+
+def r2_penalty(logits: Tensor, images: Tensor) -> Tensor:
+    """Mean over the batch of |d logits / d images|^2 on generated images; arguments as `r1_penalty`.
+
+    Source: Mescheder et al. 2018, arXiv:1801.04406, section 4.1.
+    """
+    return gradient_penalty(input_gradients(logits, images)).mean()
+
+
+def wgan_gp_penalty(logits: Tensor, images: Tensor) -> Tensor:
+    """Mean over the batch of (|d logits / d images| - 1)^2 on interpolates; arguments as `r1_penalty`.
+
+    Source: Gulrajani et al. 2017, arXiv:1704.00028, equation 3.
+    """
+    return gradient_penalty(input_gradients(logits, images), center=1.0).mean()
+
+
+def zero_centered_penalty(logits: Tensor, images: Tensor) -> Tensor:
+    """Mean over the batch of |d logits / d images|^2 on interpolates; arguments as `r1_penalty`.
+
+    Source: Thanh-Tung et al. 2019, arXiv:1902.03984 (0-GP).
+    """
+    return gradient_penalty(input_gradients(logits, images)).mean()
+
+
+def interpolate(real: Tensor, fake: Tensor, weights: Tensor) -> Tensor:
+    """weights * real + (1 - weights) * fake, sample by sample.
+
+    Args:
+        real, fake: [N, C, H, W], same shape.
+        weights: [N], in [0, 1].
+    Raises:
+        ValueError: if the shapes differ.
+    """
+    if real.shape != fake.shape or weights.shape != real.shape[:1]:
+        got = f"real {list(real.shape)}, fake {list(fake.shape)}, weights {list(weights.shape)}"
+        raise ValueError(f"interpolate: got {got}; real and fake must be equal in shape and weights be [N]")
+    return torch.lerp(fake, real, weights.to(real.dtype)[:, None, None, None])
