@@ -186,8 +186,9 @@ def format_duration(seconds: float) -> str:
 
 
 def format_stats(stats: Mapping[str, float]) -> str:
-    """`loss_d 0.61 loss_g 0.92`: three significant digits, the networks by their first letter."""
-    short = {key.replace("discriminator", "d").replace("generator", "g"): value for key, value in stats.items()}
+    """`loss_d 0.61 loss_g 0.92`: losses first, three significant digits, the networks by their first letter."""
+    ordered = sorted(stats.items(), key=lambda item: not item[0].startswith("loss_"))
+    short = {key.replace("discriminator", "d").replace("generator", "g"): value for key, value in ordered}
     return " ".join(f"{key} {value:.3g}" for key, value in short.items())
 
 

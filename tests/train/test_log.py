@@ -194,5 +194,6 @@ def test_durations(seconds: float, text: str) -> None:
     assert format_duration(seconds) == text
 
 
-def test_short_names_of_stats() -> None:
-    assert format_stats({"loss_discriminator": 0.123456, "penalty_r1": 12345.0}) == "loss_d 0.123 penalty_r1 1.23e+04"
+def test_stats_are_short_and_losses_come_first() -> None:
+    stats = {"loss_discriminator": 0.123456, "penalty_r1": 12345.0, "loss_generator": 2.0}
+    assert format_stats(stats) == "loss_d 0.123 loss_g 2 penalty_r1 1.23e+04"
