@@ -4,21 +4,17 @@ An engine owns one objective (a network with its whole loss) and that network's 
 micro-batch for the forward pass, once for the backward pass, and once per update for the optimizer step.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from fractions import Fraction
 from typing import Any, Protocol
 
-from torch import Tensor, nn
+from torch import Tensor
 
 from fastgan.objectives import ObjectiveOutput
 
-Objective = nn.Module
-StateDict = dict[str, Any]
-MakeOptimizer = Callable[[list[nn.Parameter]], "Any"]
-
 
 class Engine(Protocol):
-    """One network's objective and optimizer under some way of running on several processes."""
+    """One network's objective and optimizer under some way of running on one or several processes."""
 
     def __call__(self, *args: Any, **kwargs: Any) -> ObjectiveOutput:
         """The objective's forward pass for one micro-batch."""
@@ -41,10 +37,14 @@ class Engine(Protocol):
         """Scalar float32: the 2-norm of the accumulated global gradient."""
         ...
 
-    def state_dict(self) -> Mapping[str, Any]:
-        """The optimizer's state, in torch's format; the network is saved by the caller."""
+    def state_dict(self) -> dict[str, Tensor]:
+        """The optimizer's state as `PARAMETER.QUANTITY`; hyperparameters belong to the configuration."""
         ...
 
-    def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Restores what `state_dict` returned."""
+    def load_state_dict(self, state: Mapping[str, Tensor]) -> None:
+        """Restores what `state_dict` returned.
+
+        Raises:
+            CheckpointError: if a key is missing or unknown, or a shape differs.
+        """
         ...

@@ -7,28 +7,31 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from fastgan.parallel.engine import Objective
+from fastgan.objectives import ObjectiveOutput
+from fastgan.parallel.optimizer_state import load_optimizer_state, optimizer_state
 
 
 class SingleEngine:
     """The engine of a run on one process: gradients are local, and local is global.
 
     Args:
-        objective: the network with its loss; called as it is.
+        objective: the network with its loss; returns an `ObjectiveOutput`.
         optimizer: over the parameters of the objective.
     """
 
-    def __init__(self, objective: Objective, *, optimizer: torch.optim.Optimizer) -> None:
+    def __init__(self, objective: nn.Module, *, optimizer: torch.optim.Optimizer) -> None:
         self.objective = objective
         self.optimizer = optimizer
 
-    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+    def __call__(self, *args: Any, **kwargs: Any) -> ObjectiveOutput:
         """The objective's forward pass for one micro-batch."""
-        return self.objective(*args, **kwargs)
+        output: ObjectiveOutput = self.objective(*args, **kwargs)
+        return output
 
     def backward(self, loss: Tensor, *, weight: Fraction, is_last: bool) -> None:
-        """Adds the gradient of `weight * loss`."""
-        (loss if weight == 1 else loss * float(weight)).backward()
+        """Adds the gradient of `weight * loss`; `is_last` changes nothing, since nothing is communicated."""
+        del is_last
+        (loss if weight == 1 else loss * float(weight)).backward()  # type: ignore[no-untyped-call]
 
     def step(self) -> None:
         """One optimizer step with the accumulated gradient, which is cleared."""
@@ -40,10 +43,10 @@ class SingleEngine:
         gradients = [p.grad for p in self.objective.parameters() if p.grad is not None]
         return nn.utils.get_total_norm(gradients).float()
 
-    def state_dict(self) -> Mapping[str, Any]:
-        """The optimizer's state, in torch's format."""
-        return self.optimizer.state_dict()
+    def state_dict(self) -> dict[str, Tensor]:
+        """The optimizer's state as `PARAMETER.QUANTITY`."""
+        return optimizer_state(self.optimizer, self.objective)
 
-    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+    def load_state_dict(self, state: Mapping[str, Tensor]) -> None:
         """Restores what `state_dict` returned."""
-        self.optimizer.load_state_dict(dict(state))
+        load_optimizer_state(self.optimizer, self.objective, state)

@@ -1,0 +1,195 @@
+"""Checkpoints: a folder of safetensors and JSON that is either complete or absent.
+
+    RUN/checkpoints/000102400/
+        generator.safetensors  discriminator.safetensors  generator_ema.safetensors
+        generator_optimizer.safetensors  discriminator_optimizer.safetensors
+        state.json     schedule, precision, data set digest, versions
+        manifest.json  size and SHA-256 of each file above
+
+A checkpoint is written under a temporary name, flushed to the disk and renamed. Nothing in it can hold code.
+"""
+
+import hashlib
+import json
+import os
+import shutil
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from safetensors import SafetensorError
+from safetensors.torch import load, save
+from torch import Tensor, nn
+
+from fastgan.errors import CheckpointError, RunFolderError
+from fastgan.schedule import ScheduleState
+from fastgan.train.state import TrainState
+
+FORMAT = 1
+_NETWORKS = ("generator", "discriminator", "generator_ema")
+_OPTIMIZERS = ("generator_optimizer", "discriminator_optimizer")
+
+
+class RunFacts(NamedTuple):
+    """What a resumed run must share with the run that it continues, beside the configuration."""
+
+    precision: str
+    dataset_digest: str
+    num_classes: int
+
+
+def checkpoints_folder(run_dir: Path) -> Path:
+    """Where the checkpoints of a run lie."""
+    return run_dir / "checkpoints"
+
+
+def list_checkpoints(run_dir: Path) -> list[Path]:
+    """Complete checkpoints, oldest first. Folders of writers that were interrupted do not count."""
+    folder = checkpoints_folder(run_dir)
+    return sorted(path for path in folder.glob("[0-9]*") if path.name.isdigit() and path.is_dir())
+
+
+def save_checkpoint(run_dir: Path, state: TrainState, *, facts: RunFacts, keep: int) -> Path:
+    """Writes the state to `RUN/checkpoints/IMAGES`, then deletes all but the newest `keep` checkpoints.
+
+    Raises:
+        RunFolderError: if the folder cannot be written. Earlier checkpoints are then as they were.
+    """
+    target = checkpoints_folder(run_dir) / f"{state.images_seen:09d}"
+    temporary = target.with_name(f".{target.name}.tmp")
+    try:
+        shutil.rmtree(temporary, ignore_errors=True)
+        temporary.mkdir(parents=True)
+        files = {f"{name}.safetensors": save(tensors) for name, tensors in _tensors(state).items()}
+        files["state.json"] = _json({"format": FORMAT, "schedule": state.schedule.to_json(), **facts._asdict()})
+        files["manifest.json"] = _json({name: _fingerprint(content) for name, content in files.items()})
+        for name, content in files.items():
+            _write(temporary / name, content)
+        _flush_folder(temporary)
+        if target.exists():
+            # The same state again, e.g. a run resumed at its end; the new copy is complete before the old one goes.
+            shutil.rmtree(target)
+        temporary.rename(target)
+        _flush_folder(target.parent)
+        for old in list_checkpoints(run_dir)[:-keep]:
+            shutil.rmtree(old)
+    except OSError as error:
+        reason = f"cannot write checkpoint {target}: {error.strerror}"
+        raise RunFolderError(f"{reason}; earlier checkpoints are unharmed, free space and resume") from error
+    return target
+
+
+def load_newest_checkpoint(run_dir: Path, *, on_damage: Callable[[str], None]) -> "Checkpoint":
+    """The newest checkpoint that is intact; each damaged one is named to `on_damage` and passed over.
+
+    Raises:
+        CheckpointError: if there is none.
+    """
+    paths = list_checkpoints(run_dir)
+    if not paths:
+        raise CheckpointError(f"{run_dir} holds no checkpoint; start the run again in another folder")
+    for path in reversed(paths):
+        try:
+            return Checkpoint(path)
+        except CheckpointError as error:
+            on_damage(str(error))
+    raise CheckpointError(f"none of the {len(paths)} checkpoints in {run_dir} is intact; start again in another folder")
+
+
+class Checkpoint:
+    """An intact checkpoint, read into memory.
+
+    Raises:
+        CheckpointError: if a file is missing or was changed.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        files = _read_verified(path)
+        try:
+            values = json.loads(files["state.json"])
+            if values["format"] != FORMAT:
+                found = f"{path} has format {values['format']}"
+                raise CheckpointError(
+                    f"{found}, this version of fastgan reads format {FORMAT}; use the version that wrote it"
+                )
+            self.schedule = ScheduleState.from_json(values["schedule"])
+            self.facts = RunFacts(**{name: values[name] for name in RunFacts._fields})
+            self._tensors = {name: load(files[f"{name}.safetensors"]) for name in (*_NETWORKS, *_OPTIMIZERS)}
+        except (KeyError, TypeError, ValueError, SafetensorError) as error:
+            raise CheckpointError(f"{path} is damaged: {error!r}; use an earlier checkpoint") from error
+
+    def restore(self, state: TrainState) -> None:
+        """Puts networks, average, optimizers and schedule into `state`, which must be of the same configuration.
+
+        Raises:
+            CheckpointError: if a tensor is missing, unknown or of another shape.
+        """
+        for name in _NETWORKS:
+            self.restore_network(name, getattr(state, name))
+        state.generator_engine.load_state_dict(self._tensors["generator_optimizer"])
+        state.discriminator_engine.load_state_dict(self._tensors["discriminator_optimizer"])
+        state.schedule = self.schedule
+
+    def restore_network(self, name: str, network: nn.Module) -> None:
+        """Puts the weights of `generator`, `discriminator` or `generator_ema` into `network`.
+
+        Raises:
+            CheckpointError: if a tensor is missing, unknown or of another shape.
+        """
+        try:
+            network.load_state_dict(self._tensors[name])
+        except RuntimeError as error:
+            reason = " ".join(str(error).split())
+            raise CheckpointError(f"{self.path} does not fit this configuration: {reason}") from error
+
+
+def _tensors(state: TrainState) -> dict[str, dict[str, Tensor]]:
+    groups = {name: dict(getattr(state, name).state_dict()) for name in _NETWORKS}
+    groups["generator_optimizer"] = state.generator_engine.state_dict()
+    groups["discriminator_optimizer"] = state.discriminator_engine.state_dict()
+    # safetensors stores contiguous tensors only; loading copies into the network's own memory format.
+    return {
+        group: {name: value.detach().cpu().contiguous() for name, value in tensors.items()}
+        for group, tensors in groups.items()
+    }
+
+
+def _json(values: Mapping[str, Any]) -> bytes:
+    return (json.dumps(values, indent=2) + "\n").encode()
+
+
+def _fingerprint(content: bytes) -> dict[str, Any]:
+    return {"bytes": len(content), "sha256": hashlib.sha256(content).hexdigest()}
+
+
+def _write(path: Path, content: bytes) -> None:
+    with path.open("wb") as file:
+        file.write(content)
+        file.flush()
+        os.fsync(file.fileno())
+
+
+def _flush_folder(path: Path) -> None:
+    """Makes the names in the folder survive a power failure."""
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def _read_verified(path: Path) -> dict[str, bytes]:
+    """The files of a checkpoint, each of them with the size and hash that the manifest states."""
+    files: dict[str, bytes] = {}
+    try:
+        manifest = json.loads((path / "manifest.json").read_bytes())
+        for name, expected in manifest.items():
+            files[name] = (path / name).read_bytes()
+            if _fingerprint(files[name]) != expected:
+                raise CheckpointError(f"{path / name} is damaged: its content is not what was saved")
+    except OSError as error:
+        raise CheckpointError(f"{path} is damaged: {error.filename} {error.strerror}") from error
+    except (ValueError, AttributeError) as error:
+        raise CheckpointError(f"{path / 'manifest.json'} is damaged: {error}") from error
+    return files

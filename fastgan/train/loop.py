@@ -1,0 +1,198 @@
+"""The training loop, and what comes before and after it."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+
+from fastgan.data import DIGITS, ImageDataset, Loader, open_dataset
+from fastgan.errors import CheckpointError, ConfigError
+from fastgan.models import DCGANGenerator
+from fastgan.train.build import build_schedule, build_state
+from fastgan.train.checkpoint import RunFacts, list_checkpoints, load_newest_checkpoint, save_checkpoint
+from fastgan.train.config import RunConfig
+from fastgan.train.grid import grid_array, save_png
+from fastgan.train.interrupt import Interrupt
+from fastgan.train.log import say, warn
+from fastgan.train.plots import plot_losses
+from fastgan.train.precision import DTYPES, choose_device, choose_precision
+from fastgan.train.progress import RunLog
+from fastgan.train.run_folder import create_run_folder, write_run_facts
+from fastgan.train.sample import generate
+from fastgan.train.state import TrainState
+from fastgan.train.statistics import FiniteGuard, Statistics
+from fastgan.train.step import TrainStep
+
+
+@dataclass(frozen=True)
+class Run:
+    """A run that is ready to train: its state, its data, and what its checkpoints must share."""
+
+    config: RunConfig
+    run_dir: Path
+    state: TrainState
+    dataset: ImageDataset
+    device: torch.device
+    facts: RunFacts
+
+
+def train(config: RunConfig, *, resume: Path | None = None) -> int:
+    """Trains until `total_images`, or until Ctrl-C or SIGTERM, which leave a checkpoint.
+
+    Args:
+        config: of the run; with `resume`, what `run_folder.resume_config` returned.
+        resume: folder of the run to continue, or None for a new one.
+    Returns:
+        The process's exit code: 0, or 128 + signal.
+    Raises:
+        FastganError: in one line, what the user has to repair; earlier checkpoints are unharmed.
+    """
+    run = prepare_run(config, resume=resume)
+    num_parameters = [
+        sum(p.numel() for p in net.parameters()) for net in (run.state.generator, run.state.discriminator)
+    ]
+    say(f"run folder {run.run_dir}")
+    say(
+        f"{run.dataset.num_images:,} images, generator {num_parameters[0]:,} and discriminator {num_parameters[1]:,} "
+        f"parameters, {run.facts.precision} on {run.device}"
+    )
+    with Interrupt() as interrupt:
+        run_loop(run, interrupt=interrupt)
+    plot_losses(run.run_dir)
+    if interrupt.received is not None:
+        say(f"stopped at {run.state.images_seen:,} images; to go on: fastgan train --resume {run.run_dir}")
+    else:
+        say(f"done: {run.run_dir / 'samples.png'}, {run.run_dir / 'losses.png'}")
+    return interrupt.exit_code
+
+
+def prepare_run(config: RunConfig, *, resume: Path | None) -> Run:
+    """Opens the data, builds or restores the state, and makes the run folder; nothing is written before all is checked.
+
+    Raises:
+        FastganError: whatever is wrong with configuration, data, folder or checkpoint.
+    """
+    device = choose_device(config.device)
+    schedule = build_schedule(config)
+    del schedule  # built here only so that a batch that does not divide is refused first
+    checkpoint = None if resume is None else load_newest_checkpoint(resume, on_damage=warn)
+    dataset = _open_data(config)
+    config = config.model_copy(update={"data": config.data.model_copy(update={"path": _absolute(config.data.path)})})
+    if checkpoint is None:
+        precision = choose_precision(config, num_classes=dataset.num_classes, device=device)
+    else:
+        precision = checkpoint.facts.precision
+    facts = RunFacts(precision=precision, dataset_digest=dataset.digest, num_classes=dataset.num_classes)
+    if checkpoint is not None and facts != checkpoint.facts:
+        raise CheckpointError(
+            f"data.path={config.data.path} holds other images or labels than the run was trained on; "
+            "give the same data, or start a new run"
+        )
+    state = build_state(config, num_classes=dataset.num_classes, dtype=DTYPES[precision], device=device)
+    if checkpoint is not None:
+        checkpoint.restore(state)
+    run_dir = create_run_folder(config) if resume is None else resume
+    write_run_facts(run_dir, config)
+    return Run(config, run_dir, state, dataset, device, facts)
+
+
+def run_loop(run: Run, *, interrupt: Interrupt) -> None:
+    """Steps until the end or an interrupt; ends with samples and a checkpoint.
+
+    Raises:
+        TrainingError: if a loss is not finite; the state is then not saved.
+    """
+    config, state = run.config, run.state
+    schedule = build_schedule(config)
+    statistics, guard = Statistics(), FiniteGuard()
+    log = RunLog(
+        run.run_dir,
+        total_images=config.total_images,
+        start_images=state.images_seen,
+        tensorboard=config.log.tensorboard,
+    )
+    loader = Loader(
+        run.dataset,
+        seed=config.seed,
+        mirror=config.data.mirror,
+        num_workers=config.data.num_workers,
+        device=run.device,
+        memory_format=torch.channels_last,
+    )
+    step = TrainStep(
+        state,
+        loader=loader,
+        seed=config.seed,
+        latent_dim=config.generator.latent_dim,
+        ema=config.ema,
+        device=run.device,
+    )
+    with log, loader:
+        while state.images_seen < config.total_images and interrupt.received is None:
+            # One step; the next one's images are decoded meanwhile.
+            before = state.images_seen
+            plan = schedule.plan(state.schedule)
+            following = schedule.advance(state.schedule)
+            step.prefetch(schedule.plan(following))
+            result = step.run(plan)
+            guard.watch(result, step=plan.step, images_seen=before)
+            state.schedule = following
+            statistics.merge(result)
+            log.advance(state.images_seen)
+
+            # What is due.
+            is_last = state.images_seen >= config.total_images or interrupt.received is not None
+            if is_last or _is_due(before, state.images_seen, every=config.log.every_images):
+                guard.check()
+                log.tick(state.images_seen, statistics.read())
+                statistics = Statistics()
+            if is_last or _is_due(before, state.images_seen, every=config.log.samples_every_images):
+                write_samples(run, log)
+            if is_last or _is_due(before, state.images_seen, every=config.checkpoint.every_images):
+                guard.check()
+                save_checkpoint(run.run_dir, state, facts=run.facts, keep=config.checkpoint.keep)
+        if not list_checkpoints(run.run_dir):
+            # Interrupted before the first step.
+            save_checkpoint(run.run_dir, state, facts=run.facts, keep=config.checkpoint.keep)
+
+
+def write_samples(run: Run, log: RunLog) -> None:
+    """Images of the averaged generator from fixed latents: `samples.png`, and a copy named after the clock."""
+    generator = run.state.generator_ema
+    assert isinstance(generator, DCGANGenerator)
+    images = generate(generator, num_images=run.config.log.num_samples, seed=run.config.seed)
+    picture = grid_array(images)
+    folder = run.run_dir / "samples"
+    folder.mkdir(exist_ok=True)
+    save_png(picture, folder / f"{run.state.images_seen:09d}.png")
+    save_png(picture, run.run_dir / "samples.png")
+    log.image(run.state.images_seen, "samples", picture)
+
+
+def _open_data(config: RunConfig) -> ImageDataset:
+    data = config.data
+    if data.path is None:
+        remedy = "give data.path=FOLDER, data.path=FILE.zip or data.path=digits"
+        raise ConfigError(f"data.path is not set and the preset {config.name} has no built-in data; {remedy}")
+    return open_dataset(
+        data.path,
+        resolution=data.resolution,
+        channels=data.channels,
+        fit=data.fit,
+        labels=data.labels,
+        num_classes=data.num_classes,
+        max_bad_fraction=data.max_bad_fraction,
+        cache_bytes=data.cache_bytes,
+        num_workers=data.num_workers,
+        on_warning=warn,
+    )
+
+
+def _absolute(path: str | None) -> str | None:
+    """The path as it is found from any folder; the name of the built-in data stays."""
+    return path if path in (None, DIGITS) else str(Path(path).expanduser().resolve())
+
+
+def _is_due(before: int, after: int, *, every: int) -> bool:
+    """Whether the clock passed a multiple of `every` images."""
+    return after // every > before // every

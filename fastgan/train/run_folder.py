@@ -1,0 +1,93 @@
+"""The folder of a run: where it is made, and what says which run it holds."""
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+
+from fastgan.errors import CheckpointError, ConfigError, RunFolderError
+from fastgan.train.config import RunConfig, dump_config, load_config, resume_differences
+from fastgan.train.environment import environment
+from fastgan.train.files import replace_file
+
+CONFIG_FILE = "config.yaml"
+_MAX_RUNS = 100_000
+
+
+def create_run_folder(config: RunConfig) -> Path:
+    """An empty folder: `config.run_dir`, or the next free `runs/NAME-NNN`.
+
+    Raises:
+        RunFolderError: if it cannot be made, or holds something already.
+    """
+    if config.run_dir is not None:
+        path = Path(config.run_dir)
+        _make(path, exist_ok=True)
+        if any(path.iterdir()):
+            resume = f"to continue it: fastgan train --resume {path}"
+            raise RunFolderError(f"run_dir={path} is not empty; choose another folder, or, {resume}")
+        return path
+    for number in range(_MAX_RUNS):
+        path = Path("runs") / f"{config.name}-{number:03d}"
+        if not path.exists():
+            _make(path, exist_ok=False)
+            return path
+    raise RunFolderError(f"runs/ holds {_MAX_RUNS} runs called {config.name}; choose a folder with run_dir=PATH")
+
+
+def write_run_facts(run_dir: Path, config: RunConfig) -> None:
+    """Writes `config.yaml`, without the folder's own name so that the folder can be moved, and `environment.json`.
+
+    Raises:
+        RunFolderError: if they cannot be written.
+    """
+    movable = config.model_copy(update={"run_dir": None})
+    replace_file(run_dir / CONFIG_FILE, dump_config(movable).encode())
+    replace_file(run_dir / "environment.json", (json.dumps(environment(), indent=2) + "\n").encode())
+
+
+def read_config(run_dir: Path, *, overrides: Sequence[str] = ()) -> RunConfig:
+    """The configuration that a run was started with, changed by `overrides`.
+
+    Raises:
+        RunFolderError: if the folder holds no run.
+        ConfigError: if an override is wrong.
+    """
+    path = run_dir / CONFIG_FILE
+    if not path.is_file():
+        raise RunFolderError(f"{run_dir} holds no run: {path} is missing; runs are folders such as runs/digits-000")
+    return load_config(None, config_file=path, overrides=overrides)
+
+
+def resume_config(run_dir: Path, *, asked: RunConfig | None, overrides: Sequence[str]) -> RunConfig:
+    """The configuration of a run that goes on: the saved one with what may change taken from the command line.
+
+    Args:
+        asked: the configuration of the preset or file that was named with `--resume`, or None.
+        overrides: `key=value` from the command line.
+    Raises:
+        CheckpointError: if a key differs that must stay, since the run would not be the same run.
+    """
+    saved = read_config(run_dir)
+    config = read_config(run_dir, overrides=overrides)
+    for other, source in ((asked, "the preset or file given with --resume"), (config, "the command line")):
+        differing = resume_differences(saved, other) if other is not None else []
+        if differing:
+            remedy = "leave it out, or start a new run"
+            raise CheckpointError(
+                f"{run_dir} was trained with other values than {source}: {', '.join(differing)}; {remedy}"
+            )
+    if config.run_dir is not None and Path(config.run_dir).resolve() != run_dir.resolve():
+        raise ConfigError(f"run_dir={config.run_dir} is not the run to resume, {run_dir}; leave one of them out")
+    return config
+
+
+def _make(path: Path, *, exist_ok: bool) -> None:
+    try:
+        path.mkdir(parents=True, exist_ok=exist_ok)
+        probe = path / ".writable"
+        probe.touch()
+        probe.unlink()
+    except OSError as error:
+        raise RunFolderError(
+            f"cannot write run folder {path}: {error.strerror}; choose another with run_dir=PATH"
+        ) from error

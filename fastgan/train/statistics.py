@@ -1,0 +1,70 @@
+"""Means of what the steps between two ticks report, kept on the device until they are read."""
+
+import math
+from collections.abc import Mapping
+
+import torch
+from torch import Tensor
+
+from fastgan.errors import TrainingError
+
+
+class Statistics:
+    """Weighted means of named scalars. Reading costs one transfer for all of them."""
+
+    def __init__(self) -> None:
+        self._sums: dict[str, Tensor] = {}
+        self._weights: dict[str, float] = {}
+
+    def add(self, values: Mapping[str, Tensor], *, weight: float) -> None:
+        """Counts each value `weight` times in the mean of its name."""
+        for name, value in values.items():
+            term = value.detach() * weight
+            self._sums[name] = self._sums[name] + term if name in self._sums else term
+            self._weights[name] = self._weights.get(name, 0.0) + weight
+
+    def read(self) -> dict[str, float]:
+        """The means by name; empty when nothing was added."""
+        if not self._sums:
+            return {}
+        sums = torch.stack([value.float() for value in self._sums.values()]).tolist()
+        return {name: total / self._weights[name] for name, total in zip(self._sums, sums, strict=True)}
+
+    def merge(self, other: "Statistics") -> None:
+        """Counts all that `other` counts."""
+        for name, total in other._sums.items():
+            self._sums[name] = self._sums[name] + total if name in self._sums else total
+            self._weights[name] = self._weights.get(name, 0.0) + other._weights[name]
+
+
+class FiniteGuard:
+    """Refuses NaN and infinity, one step late, so that a GPU need not be waited for in the step that it works on."""
+
+    def __init__(self) -> None:
+        self._unread: tuple[Statistics, int, int] | None = None
+
+    def watch(self, statistics: Statistics, *, step: int, images_seen: int) -> None:
+        """Checks the step before, and remembers this one.
+
+        Raises:
+            TrainingError: as `check`.
+        """
+        self.check()
+        self._unread = (statistics, step, images_seen)
+
+    def check(self) -> None:
+        """Checks what is remembered; call it before the state is saved.
+
+        Raises:
+            TrainingError: naming the first value that is not finite, and what to do.
+        """
+        if self._unread is None:
+            return
+        (statistics, step, images_seen), self._unread = self._unread, None
+        for name, value in statistics.read().items():
+            if not math.isfinite(value):
+                raise TrainingError(
+                    f"{name}={value} at step {step} ({images_seen:,} images seen): training diverged; the checkpoints "
+                    "saved so far are sound; start again with lower optimizer.discriminator.learning_rate and "
+                    "optimizer.generator.learning_rate, or with a penalty such as r1"
+                )

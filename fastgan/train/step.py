@@ -1,0 +1,149 @@
+"""One step of training: the only place that calls `backward`.
+
+Shape legend: N samples of a micro-batch, Z latent size, C channels, H W pixels.
+"""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+from fastgan import rng
+from fastgan.data import Batch, Loader
+from fastgan.schedule import MicroBatch, Plan, Update
+from fastgan.train.config import EmaConfig
+from fastgan.train.ema import ema_decay, update_ema
+from fastgan.train.state import TrainState
+from fastgan.train.statistics import Statistics
+
+
+class Inputs(NamedTuple):
+    """What one micro-batch feeds to the networks.
+
+    real: [N, C, H, W] float32 in [-1, 1]. labels: [N] int64 or None, of real and fake samples alike.
+    latents: [N, Z] float32.
+    """
+
+    real: Tensor
+    labels: Tensor | None
+    latents: Tensor
+
+
+class TrainStep:
+    """Executes plans on a state: draws the inputs, runs the engines, follows with EMA and spectral norm.
+
+    Args:
+        state: changed in place.
+        loader: gives real samples by number.
+        seed: of latents and interpolation weights.
+        latent_dim: Z.
+        ema: of the generator.
+        device: of the networks.
+    """
+
+    def __init__(
+        self,
+        state: TrainState,
+        *,
+        loader: Loader,
+        seed: int,
+        latent_dim: int,
+        ema: EmaConfig,
+        device: torch.device | str,
+    ) -> None:
+        self.state = state
+        self.loader = loader
+        self.seed = seed
+        self.latent_dim = latent_dim
+        self.ema = ema
+        self.device = torch.device(device)
+        # Real samples of the latest discriminator update, which the generator's update may need once more.
+        self._batches: dict[tuple[int, int], Batch] = {}
+
+    def run(self, plan: Plan) -> Statistics:
+        """Makes the plan's updates in order. The caller advances `state.schedule`."""
+        statistics = Statistics()
+        # A generator forward whose images serve both networks; only kept from one update to the next.
+        shared: Tensor | None = None
+        for update in plan.updates:
+            if update.network == "discriminator":
+                shared = self._update_discriminator(update, statistics)
+            else:
+                self._update_generator(update, statistics, shared=shared, plan=plan)
+                shared = None
+        return statistics
+
+    def _update_discriminator(self, update: Update, statistics: Statistics) -> Tensor | None:
+        """One optimizer step of the discriminator. Returns images with their graph if the generator can use them."""
+        state, engine = self.state, self.state.discriminator_engine
+        # With several micro-batches the graphs would stay in memory all at once, which is what they are to avoid:
+        # the generator's update then makes the same images again.
+        keep_graph = update.shared_fakes and len(update.micro_batches) == 1
+        fake: Tensor | None = None
+        self._batches.clear()
+        for micro in update.micro_batches:
+            inputs = self._inputs(micro)
+            with torch.set_grad_enabled(keep_graph):
+                fake = state.generator(inputs.latents, inputs.labels)
+            output = engine(
+                inputs.real,
+                fake,
+                inputs.labels,
+                penalties={penalty.kind: penalty.weight for penalty in update.penalties},
+                interpolation=self._interpolation(micro),
+            )
+            engine.backward(output.loss, weight=micro.weight, is_last=micro is update.micro_batches[-1])
+            statistics.add(output.statistics, weight=float(micro.weight))
+        engine.step()
+        state.discriminator.step_spectral_norm()
+        return fake if keep_graph else None
+
+    def _update_generator(self, update: Update, statistics: Statistics, *, shared: Tensor | None, plan: Plan) -> None:
+        """One optimizer step of the generator, through a frozen discriminator, then of its average."""
+        state, engine = self.state, self.state.generator_engine
+        with frozen(state.discriminator):
+            for micro in update.micro_batches:
+                inputs = self._inputs(micro)
+                output = engine(inputs.latents, inputs.labels, real=inputs.real, fake=shared)
+                engine.backward(output.loss, weight=micro.weight, is_last=micro is update.micro_batches[-1])
+                statistics.add(output.statistics, weight=float(micro.weight))
+        engine.step()
+        state.generator.step_spectral_norm()
+        decay = ema_decay(
+            half_life_images=self.ema.half_life_images,
+            rampup=self.ema.rampup,
+            images_seen=plan.state.images_seen,
+            num_images=plan.num_images,
+        )
+        update_ema(state.generator_ema, state.generator, decay=decay)
+
+    def _inputs(self, micro: MicroBatch) -> Inputs:
+        key = (micro.first_sample, micro.num_samples)
+        if key not in self._batches:
+            self._batches[key] = self.loader.batch(*key)
+        batch = self._batches[key]
+        latents = rng.normal(self.seed, "latent", micro.first_latent, micro.num_samples, self.latent_dim)
+        return Inputs(batch.images, batch.labels, torch.from_numpy(latents).to(self.device))
+
+    def prefetch(self, plan: Plan) -> None:
+        """Starts to decode the first samples of `plan`, the step after the one that is about to run."""
+        for update in plan.updates[:1]:
+            for micro in update.micro_batches[:1]:
+                self.loader.prefetch(micro.first_sample, micro.num_samples)
+
+    def _interpolation(self, micro: MicroBatch) -> Tensor:
+        """[N] in [0, 1): where between real and fake a penalty looks."""
+        weights = rng.uniform(self.seed, "interpolation", micro.first_sample, micro.num_samples, 1)
+        return torch.from_numpy(weights[:, 0]).to(self.device)
+
+
+@contextmanager
+def frozen(network: nn.Module) -> Iterator[None]:
+    """No gradient reaches the network's parameters; gradients still flow through it to its input."""
+    network.requires_grad_(False)
+    try:
+        yield
+    finally:
+        network.requires_grad_(True)
