@@ -1,0 +1,227 @@
+"""Every key of a run's configuration: type, unit, default and rule. Needs pydantic only, so that it loads fast.
+
+All models are frozen and refuse unknown keys. Counts end in `_images` where their unit is real images shown to the
+discriminator, the clock of fastgan. Rules about one key stand in its type, rules between keys in `_rules`.
+"""
+
+from collections.abc import Iterator
+from typing import Annotated, Literal, NamedTuple, Self
+
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, Strict, model_validator
+from pydantic_core import PydanticCustomError
+
+
+def _whole_float_as_int(value: object) -> object:
+    """2e6 and 64.0 are whole numbers that YAML reads as floats; everything else is left to the type's own check."""
+    return int(value) if isinstance(value, float) and value.is_integer() else value
+
+
+def _choice_of_numbers(value: object) -> object:
+    """As `_whole_float_as_int`; and true, which equals 1 in Python, becomes a text that is no valid choice."""
+    return str(value).lower() if isinstance(value, bool) else _whole_float_as_int(value)
+
+
+# Strict types: a bool is not a number, "yes" is not a bool, and text is not parsed a second time after YAML.
+WholeNumber = Annotated[int, Strict(), BeforeValidator(_whole_float_as_int)]
+Count = Annotated[WholeNumber, Field(ge=1)]
+NonNegativeCount = Annotated[WholeNumber, Field(ge=0)]
+PositiveNumber = Annotated[float, Strict(), Field(gt=0, allow_inf_nan=False)]
+Beta = Annotated[float, Strict(), Field(ge=0, lt=1, allow_inf_nan=False)]
+Fraction = Annotated[float, Strict(), Field(ge=0, lt=1, allow_inf_nan=False)]
+Switch = Annotated[bool, Strict()]
+Text = Annotated[str, Strict(), Field(min_length=1)]
+# Part of the run folder's name, hence no separators and no leading dot.
+RunName = Annotated[str, Strict(), Field(pattern=r"^[A-Za-z0-9_][A-Za-z0-9._-]*$")]
+
+Precision = Literal["auto", "fp32", "bf16"]
+Device = Literal["auto", "cpu", "cuda"]
+Resolution = Annotated[Literal[32, 64, 128], BeforeValidator(_choice_of_numbers)]
+ImageChannels = Annotated[Literal[1, 3], BeforeValidator(_choice_of_numbers)]
+Fit = Literal["exact", "pad", "crop", "resize"]
+Architecture = Literal["dcgan"]
+Normalization = Literal["pixel", "none"]
+LossKind = Literal["non_saturating", "hinge", "wasserstein", "least_squares", "relativistic"]
+PenaltyKind = Literal["r1", "r2", "wgan_gp", "zero_centered"]
+SchedulePolicy = Literal["alternate"]
+EngineKind = Literal["auto", "single"]
+TensorBoard = Literal["auto", "on", "off"]
+
+
+class _Section(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid", validate_default=True)
+
+
+class DataConfig(_Section):
+    """Where the images come from and what is done to them before training."""
+
+    path: Text | None = Field(default=None, description='"digits" (built in), a folder of images, or a .zip')
+    resolution: Resolution = Field(description="height and width of the images, in pixels")
+    channels: ImageChannels = Field(description="1 for grey, 3 for RGB")
+    fit: Fit = Field(default="exact", description="what is done with images of another size; exact: refused")
+    labels: Switch = Field(default=False, description="read a class number with every image and train on it")
+    num_classes: Count | None = Field(default=None, description="number of classes; null: counted in the data")
+    mirror: Switch = Field(default=False, description="flip every second image left to right, at random")
+    max_bad_fraction: Fraction = Field(
+        default=0.01, description="share of unreadable images above which training stops"
+    )
+    num_workers: Count = Field(default=2, description="threads that decode images")
+    cache_bytes: NonNegativeCount = Field(default=1 << 30, description="memory for decoded images, in bytes; 0: none")
+
+
+class GeneratorConfig(_Section):
+    """The network that makes images."""
+
+    architecture: Architecture = Field(default="dcgan", description="transposed 4x4 convolutions of stride 2")
+    latent_dim: Count = Field(default=128, description="numbers in a latent")
+    channels: Count = Field(default=64, description="channels at half the resolution, doubled at each halving")
+    max_channels: Count = Field(default=512, description="the doubling ends here")
+    normalization: Normalization = Field(default="pixel", description="normalization behind every convolution")
+    spectral_norm: Switch = Field(default=False, description="divide every weight by its largest singular value")
+    label_dim: Count = Field(default=64, description="numbers in a label's embedding, used with data.labels")
+
+
+class DiscriminatorConfig(_Section):
+    """The network that judges images."""
+
+    architecture: Architecture = Field(default="dcgan", description="4x4 convolutions of stride 2")
+    channels: Count = Field(default=64, description="channels at half the resolution, doubled at each halving")
+    max_channels: Count = Field(default=512, description="the doubling ends here")
+    spectral_norm: Switch = Field(default=True, description="divide every weight by its largest singular value")
+
+
+class ObjectiveConfig(_Section):
+    """What the two networks minimize, apart from penalties."""
+
+    loss: LossKind = Field(default="non_saturating", description="the adversarial loss of both networks")
+
+
+class PenaltyConfig(_Section):
+    """One gradient penalty on the discriminator."""
+
+    kind: PenaltyKind = Field(description="which gradient is held small, and on which images")
+    weight: PositiveNumber = Field(description="factor before the penalty, as if it were applied in every update")
+    every: Count = Field(default=1, description="applied in one of so many discriminator updates, times as strong")
+
+
+class ScheduleConfig(_Section):
+    """Who is updated when."""
+
+    policy: SchedulePolicy = Field(default="alternate", description="discriminator updates, then generator updates")
+    discriminator_updates: Count = Field(default=1, description="discriminator updates per step")
+    generator_updates: Count = Field(default=1, description="generator updates per step")
+    share_fakes: Switch = Field(default=True, description="one batch of fakes serves both networks' updates in a step")
+
+
+class ParallelConfig(_Section):
+    """How the work is spread over processes."""
+
+    engine: EngineKind = Field(default="auto", description="auto: the simplest engine that uses all processes")
+
+
+class AdamConfig(_Section):
+    """Adam for one network."""
+
+    learning_rate: PositiveNumber = Field(default=2e-4, description="step size")
+    betas: tuple[Beta, Beta] = Field(default=(0.0, 0.99), description="decay of the two running averages")
+    eps: PositiveNumber = Field(default=1e-8, description="added to the denominator")
+
+
+class OptimizerConfig(_Section):
+    """The optimizers of the two networks."""
+
+    discriminator: AdamConfig = Field(default=AdamConfig(), description="Adam of the discriminator")
+    generator: AdamConfig = Field(default=AdamConfig(), description="Adam of the generator")
+
+
+class EmaConfig(_Section):
+    """The running average of the generator's weights, which samples are drawn from."""
+
+    half_life_images: Count = Field(default=10_000, description="images after which a weight counts half")
+    rampup: PositiveNumber | None = Field(default=0.05, description="half life is at most this times images seen")
+
+
+class CheckpointConfig(_Section):
+    """What a run leaves behind to be resumed from."""
+
+    every_images: Count = Field(default=100_000, description="images between checkpoints; the end always has one")
+    keep: Annotated[WholeNumber, Field(ge=2)] = Field(default=2, description="newest checkpoints kept, at least 2")
+
+
+class LogConfig(_Section):
+    """What people look at during a run."""
+
+    every_images: Count = Field(default=5_000, description="images between lines of numbers")
+    samples_every_images: Count = Field(default=50_000, description="images between sample grids")
+    num_samples: Count = Field(default=64, description="images in a sample grid")
+    tensorboard: TensorBoard = Field(default="auto", description="auto: written when tensorboard is installed")
+
+
+class RunConfig(_Section):
+    """Everything that decides what a run does."""
+
+    name: RunName = Field(description="name of the preset or file; run folders are called after it")
+    run_dir: Text | None = Field(default=None, description="folder of the run; null: the next free runs/NAME-NNN")
+    seed: NonNegativeCount = Field(default=0, description="every random number follows from it")
+    total_images: Count = Field(description="length of training, in real images shown to the discriminator")
+    batch_images: Count = Field(description="images per update, over all processes")
+    micro_batch_images: Count | None = Field(default=None, description="images per pass, to save memory; null: all")
+    precision: Precision = Field(default="auto", description="auto: bf16 where a measurement finds it faster")
+    device: Device = Field(default="auto", description="auto: cuda when there is one")
+    data: DataConfig = Field(description="where the images come from")
+    generator: GeneratorConfig = Field(default=GeneratorConfig(), description="the network that makes images")
+    discriminator: DiscriminatorConfig = Field(default=DiscriminatorConfig(), description="the network that judges")
+    objective: ObjectiveConfig = Field(default=ObjectiveConfig(), description="what the networks minimize")
+    penalties: tuple[PenaltyConfig, ...] = Field(default=(), description="gradient penalties on the discriminator")
+    schedule: ScheduleConfig = Field(default=ScheduleConfig(), description="who is updated when")
+    parallel: ParallelConfig = Field(default=ParallelConfig(), description="how work is spread over processes")
+    optimizer: OptimizerConfig = Field(default=OptimizerConfig(), description="the optimizers of both networks")
+    ema: EmaConfig = Field(default=EmaConfig(), description="running average of the generator's weights")
+    checkpoint: CheckpointConfig = Field(default=CheckpointConfig(), description="what a run can be resumed from")
+    log: LogConfig = Field(default=LogConfig(), description="what people look at during a run")
+
+    @model_validator(mode="after")
+    def _check_rules(self) -> Self:
+        broken = tuple(_rules(self))
+        if broken:
+            text = "; ".join(f"{'.'.join(rule.keys[0])}={rule.value} {rule.text}" for rule in broken)
+            raise PydanticCustomError("broken_rules", "{text}", {"text": text, "rules": broken})
+        return self
+
+
+class BrokenRule(NamedTuple):
+    """A rule between keys that does not hold: `keys[0]` with its value breaks it, the others have a part in it."""
+
+    keys: tuple[tuple[str, ...], ...]
+    value: object
+    text: str
+
+
+def _rules(config: RunConfig) -> Iterator[BrokenRule]:
+    """The rules between keys that `config` breaks."""
+    batch, micro = config.batch_images, config.micro_batch_images
+    if micro is not None and batch % micro:
+        text = f"must divide batch_images={batch}; nearest: {_nearest_divisors(batch, micro)}"
+        yield BrokenRule((("micro_batch_images",), ("batch_images",)), micro, text)
+    if config.total_images < batch:
+        text = f"must be at least batch_images={batch}"
+        yield BrokenRule((("total_images",), ("batch_images",)), config.total_images, text)
+    if config.data.num_classes is not None and not config.data.labels:
+        text = "needs data.labels=true; set that, or data.num_classes=null"
+        yield BrokenRule((("data", "num_classes"), ("data", "labels")), config.data.num_classes, text)
+    for name, network in (("generator", config.generator), ("discriminator", config.discriminator)):
+        if network.channels > network.max_channels:
+            text = f"must be at most {name}.max_channels={network.max_channels}"
+            yield BrokenRule(((name, "channels"), (name, "max_channels")), network.channels, text)
+    kinds = [penalty.kind for penalty in config.penalties]
+    for index, kind in enumerate(kinds):
+        first = kinds.index(kind)
+        if first < index:
+            text = f"is also the kind of penalties.{first}; list every kind once"
+            yield BrokenRule((("penalties", str(index), "kind"),), kind, text)
+
+
+def _nearest_divisors(number: int, wanted: int) -> str:
+    """The divisors of `number` around `wanted`, which is not one: "20 or 25" for 100 and 24, "100" for 100 and 300."""
+    below = next(divisor for divisor in range(min(wanted, number), 0, -1) if number % divisor == 0)
+    above = next((divisor for divisor in range(wanted, number + 1) if number % divisor == 0), None)
+    return f"{below}" if above is None else f"{below} or {above}"
