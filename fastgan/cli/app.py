@@ -1,0 +1,95 @@
+"""The tree of commands, and what becomes of the errors they raise."""
+
+from collections.abc import Sequence
+from typing import Annotated
+
+import typer
+
+from fastgan import __version__
+from fastgan.cli import config, presets
+from fastgan.cli.doctor import doctor
+from fastgan.cli.sample import sample
+from fastgan.cli.train import train
+from fastgan.errors import FastganError
+from fastgan.train.log import fail, say
+
+EXIT_USAGE = 2
+EXIT_INTERRUPTED = 130
+
+# Bad usage of the command line; the class has no public name that all versions of typer share.
+_USAGE_ERROR: type[Exception] = typer.BadParameter.__mro__[1]
+
+
+def build_app() -> typer.Typer:
+    """All commands. Each is a function that imports what it needs when it is called."""
+    app = _group("Train generative adversarial networks. To begin: fastgan train digits")
+    app.callback()(_root)
+    app.command("train")(train)
+    app.command("sample")(sample)
+    app.command("presets")(presets.list_presets)
+    app.command("doctor")(doctor)
+    config_app = _group("Show, check and describe configurations.")
+    config_app.callback()(_show_help)
+    config_app.command("show")(config.show)
+    config_app.command("check")(config.check)
+    config_app.command("schema")(config.schema)
+    app.add_typer(config_app, name="config")
+    return app
+
+
+def run(arguments: Sequence[str]) -> int:
+    """Run one command line, without the program's name, and return the exit code.
+
+    Errors that the user can repair become one `error: ...` line each on stderr.
+    """
+    try:
+        code = build_app()(args=list(arguments), prog_name="fastgan", standalone_mode=False)
+    except FastganError as error:
+        return _report(str(error), code=error.exit_code)
+    except _USAGE_ERROR as error:
+        return _report(_usage_text(error), code=EXIT_USAGE)
+    except (KeyboardInterrupt, typer.Abort):
+        code = EXIT_INTERRUPTED
+    if code == EXIT_INTERRUPTED:
+        return _report("interrupted", code=EXIT_INTERRUPTED)
+    return code if isinstance(code, int) else 0
+
+
+def _group(text: str) -> typer.Typer:
+    return typer.Typer(
+        help=text,
+        invoke_without_command=True,
+        add_completion=False,
+        rich_markup_mode=None,
+        pretty_exceptions_enable=False,
+    )
+
+
+def _root(
+    context: typer.Context,
+    version: Annotated[bool, typer.Option("--version", help="Print the version and end.")] = False,
+) -> None:
+    if version:
+        say(f"fastgan {__version__}")
+    else:
+        _show_help(context)
+
+
+def _show_help(context: typer.Context) -> None:
+    """A group without a command explains itself."""
+    if context.invoked_subcommand is None:
+        say(context.get_help())
+
+
+def _usage_text(error: Exception) -> str:
+    """The parser's complaint on one line, with the help to look at."""
+    message: str = error.format_message()  # type: ignore[attr-defined]
+    context: typer.Context | None = getattr(error, "ctx", None)
+    command = context.command_path if context else "fastgan"
+    return f"{message.rstrip('.')} (see {command} --help)"
+
+
+def _report(text: str, *, code: int) -> int:
+    for line in text.splitlines():
+        fail(line)
+    return code

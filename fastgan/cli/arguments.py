@@ -1,0 +1,34 @@
+"""Arguments that several commands share: `[PRESET] [KEY=VALUE]... [--config FILE]`."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+if TYPE_CHECKING:
+    from fastgan.train.config import RunConfig
+
+Preset = Annotated[str | None, typer.Argument(metavar="PRESET", help="See: fastgan presets.")]
+Overrides = Annotated[
+    list[str] | None,
+    typer.Argument(metavar="KEY=VALUE", help="Keys to change, e.g. batch_images=128."),
+]
+ConfigFile = Annotated[
+    Path | None, typer.Option("--config", metavar="FILE", help="A YAML file; 'preset: NAME' in it builds on a preset.")
+]
+
+
+def load_arguments(preset: str | None, overrides: Sequence[str] | None, *, config_file: Path | None) -> RunConfig:
+    """The configuration that the arguments describe. The first word may be an override, too.
+
+    Raises:
+        ConfigError: see `load_config`.
+    """
+    from fastgan.train.config import load_config
+
+    if preset is not None and "=" in preset:
+        return load_config(None, config_file=config_file, overrides=[preset, *(overrides or ())])
+    return load_config(preset, config_file=config_file, overrides=overrides or ())
