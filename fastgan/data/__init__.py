@@ -1,0 +1,20 @@
+"""Images for training: sources, decoding, sample order, batches."""
+
+from fastgan.data.dataset import ImageDataset, Sample, open_dataset
+from fastgan.data.decode import FITS, Fit, ImageFormat
+from fastgan.data.loader import Batch, Loader
+from fastgan.data.order import SampleOrder
+from fastgan.data.source import DIGITS
+
+__all__ = [
+    "DIGITS",
+    "FITS",
+    "Batch",
+    "Fit",
+    "ImageDataset",
+    "ImageFormat",
+    "Loader",
+    "Sample",
+    "SampleOrder",
+    "open_dataset",
+]
