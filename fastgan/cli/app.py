@@ -1,7 +1,8 @@
 """The tree of commands, and what becomes of the errors they raise."""
 
-from collections.abc import Sequence
-from typing import Annotated
+import functools
+from collections.abc import Callable, Sequence
+from typing import Annotated, Any
 
 import typer
 
@@ -20,19 +21,25 @@ EXIT_INTERRUPTED = 130
 _USAGE_ERROR: type[Exception] = typer.BadParameter.__mro__[1]
 
 
+class _InterruptedError(FastganError):
+    """Ctrl-C in a command that has nothing to save."""
+
+    exit_code = EXIT_INTERRUPTED
+
+
 def build_app() -> typer.Typer:
     """All commands. Each is a function that imports what it needs when it is called."""
     app = _group("Train generative adversarial networks. To begin: fastgan train digits")
     app.callback()(_root)
-    app.command("train")(train)
-    app.command("sample")(sample)
-    app.command("presets")(presets.list_presets)
-    app.command("doctor")(doctor)
+    _add(app, train, name="train")
+    _add(app, sample, name="sample")
+    _add(app, presets.list_presets, name="presets")
+    _add(app, doctor, name="doctor")
     config_app = _group("Show, check and describe configurations.")
     config_app.callback()(_show_help)
-    config_app.command("show")(config.show)
-    config_app.command("check")(config.check)
-    config_app.command("schema")(config.schema)
+    _add(config_app, config.show, name="show")
+    _add(config_app, config.check, name="check")
+    _add(config_app, config.schema, name="schema")
     app.add_typer(config_app, name="config")
     return app
 
@@ -48,11 +55,20 @@ def run(arguments: Sequence[str]) -> int:
         return _report(str(error), code=error.exit_code)
     except _USAGE_ERROR as error:
         return _report(_usage_text(error), code=EXIT_USAGE)
-    except (KeyboardInterrupt, typer.Abort):
-        code = EXIT_INTERRUPTED
-    if code == EXIT_INTERRUPTED:
-        return _report("interrupted", code=EXIT_INTERRUPTED)
     return code if isinstance(code, int) else 0
+
+
+def _add(app: typer.Typer, command: Callable[..., None], *, name: str) -> None:
+    """Add a command in which Ctrl-C is an error with its own exit code, not an exit that typer words by version."""
+
+    @functools.wraps(command)
+    def interruptible(*values: Any, **options: Any) -> None:
+        try:
+            command(*values, **options)
+        except KeyboardInterrupt:
+            raise _InterruptedError("interrupted") from None
+
+    app.command(name)(interruptible)
 
 
 def _group(text: str) -> typer.Typer:

@@ -7,6 +7,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+import typer
 import yaml
 
 from fastgan import __version__
@@ -144,6 +145,8 @@ def _raise(error: BaseException) -> Callable[[], None]:
         (TrainingError("loss is nan; lower the learning rate"), 2, "error: loss is nan; lower the learning rate\n"),
         (ConfigError("a\nb"), 2, "error: a\nerror: b\n"),
         (KeyboardInterrupt(), app.EXIT_INTERRUPTED, "error: interrupted\n"),
+        # A command that has said more about its end chooses the code alone.
+        (typer.Exit(130), 130, ""),
     ],
 )
 def test_errors_of_a_command_become_lines_and_codes(
