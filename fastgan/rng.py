@@ -59,5 +59,6 @@ def integers(seed: int, stream: str, first_sample: int, num_samples: int, *, hig
 
 
 def permutation(seed: int, stream: str, epoch: int, length: int) -> NDArray[np.int64]:
-    """[length] int64, the order of epoch number `epoch`."""
-    return np.random.Generator(_bit_generator(seed, f"{stream}/{epoch}", 0)).permutation(length)
+    """[length] int64, the order of epoch number `epoch`: 0 to length - 1, sorted by random 64-bit words."""
+    words = _bit_generator(seed, f"{stream}/{epoch}", 0).random_raw(length)
+    return np.argsort(words, kind="stable").astype(np.int64)

@@ -50,6 +50,25 @@ def check_weight(op: str, x: Tensor, weight: Tensor, groups: int, *, in_dim: int
         raise ValueError(f"{op}: groups={groups} must divide the {weight.shape[0]} output channels of weight")
 
 
+def check_convolution(
+    op: str,
+    x: Tensor,
+    weight: Tensor,
+    *,
+    groups: int,
+    bias: Tensor | None,
+    scale: Tensor | None,
+    activation: str,
+    clamp: float | None,
+) -> None:
+    """All that conv2d and conv_transpose2d ask of their arguments; padding and sizes are left to torch's own check."""
+    check_images(op, x)
+    in_dim = 0 if op == "conv_transpose2d" else 1
+    check_weight(op, x, weight, groups, in_dim=in_dim)
+    out_channels = weight.shape[0] if in_dim == 1 else weight.shape[1] * groups
+    check_epilogue(op, (x.shape[0], out_channels), bias=bias, scale=scale, activation=activation, clamp=clamp)
+
+
 def check_epilogue(
     op: str,
     out_shape: tuple[int, int],

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from fastgan.ops.bias_act import bias_act_reference
 from fastgan.ops.choice import choose_implementation
-from fastgan.ops.contract import check_epilogue, check_images, check_weight
+from fastgan.ops.contract import check_convolution
 
 Size2 = int | tuple[int, int]
 
@@ -45,18 +45,19 @@ def conv2d(  # noqa: PLR0917 - the positional arguments are torch's
     Raises:
         ValueError, TypeError: naming the argument, its value and the rule.
     """
-    check_images("conv2d", x)
-    check_weight("conv2d", x, weight, groups, in_dim=1)
-    out_shape = (x.shape[0], weight.shape[0])
-    check_epilogue("conv2d", out_shape, bias=bias, scale=scale, activation=activation, clamp=clamp)
+    check_convolution("conv2d", x, weight, groups=groups, bias=bias, scale=scale, activation=activation, clamp=clamp)
     choose_implementation("conv2d", impl)
     weight, scale = fold_scale(weight, scale, out_dim=0)
     # PyTorch's convolution adds the bias for free, unless something comes between the two.
-    fused_bias = bias.to(x.dtype) if bias is not None and scale is None else None
-    y = F.conv2d(x, weight, fused_bias, stride, padding, dilation, groups)
+    inner, outer = (bias, None) if scale is None else (None, bias)
+    y = F.conv2d(x, weight, cast(inner, x), stride, padding, dilation, groups)
     y = y if scale is None else y * scale.to(y.dtype)[:, :, None, None]
-    rest = None if fused_bias is not None else bias
-    return bias_act_reference(y, rest, noise=noise, activation=activation, gain=gain, clamp=clamp)
+    return bias_act_reference(y, outer, noise=noise, activation=activation, gain=gain, clamp=clamp)
+
+
+def cast(tensor: Tensor | None, like: Tensor) -> Tensor | None:
+    """`tensor` in the dtype of `like`; None stays None."""
+    return None if tensor is None else tensor.to(like.dtype)
 
 
 def fold_scale(weight: Tensor, scale: Tensor | None, *, out_dim: int, groups: int = 1) -> tuple[Tensor, Tensor | None]:

@@ -24,9 +24,9 @@ def power_iteration_(
     num_iterations: int = 1,
     impl: str = "auto",
 ) -> None:
-    """v = W'u / |W'u|, u = Wv / |Wv|, `num_iterations` times, in place in `left` (u) and `right` (v).
+    """u = Wv / |Wv|, v = W'u / |W'u|, `num_iterations` times, in place in `left` (u) and `right` (v).
 
-    A zero matrix leaves its u and v as they are.
+    The order is that of `torch.nn.utils.parametrizations.spectral_norm`. A zero matrix leaves its u and v as they are.
 
     Args:
         matrices: L matrices W, [R_i, K_i], float32 or float64.
@@ -40,8 +40,8 @@ def power_iteration_(
         raise ValueError(f"power_iteration_: num_iterations={num_iterations} must be at least 1")
     for matrix, u, v in zip(matrices, left, right, strict=True):
         for _ in range(num_iterations):
-            _normalise_into(v, torch.mv(matrix.t(), u))
             _normalise_into(u, torch.mv(matrix, v))
+            _normalise_into(v, torch.mv(matrix.t(), u))
 
 
 def spectral_norm(

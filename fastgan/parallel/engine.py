@@ -10,13 +10,25 @@ from typing import Any, Protocol
 
 from torch import Tensor
 
-from fastgan.objectives import ObjectiveOutput
+
+class Output(Protocol):
+    """What an objective's forward pass returns."""
+
+    @property
+    def loss(self) -> Tensor:
+        """Scalar to differentiate."""
+        ...
+
+    @property
+    def statistics(self) -> dict[str, Tensor]:
+        """Detached scalars to log, by name."""
+        ...
 
 
 class Engine(Protocol):
     """One network's objective and optimizer under some way of running on one or several processes."""
 
-    def __call__(self, *args: Any, **kwargs: Any) -> ObjectiveOutput:
+    def __call__(self, *args: Any, **kwargs: Any) -> Output:
         """The objective's forward pass for one micro-batch."""
         ...
 

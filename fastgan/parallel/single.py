@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from fastgan.objectives import ObjectiveOutput
+from fastgan.parallel.engine import Output
 from fastgan.parallel.optimizer_state import load_optimizer_state, optimizer_state
 
 
@@ -15,7 +15,7 @@ class SingleEngine:
     """The engine of a run on one process: gradients are local, and local is global.
 
     Args:
-        objective: the network with its loss; returns an `ObjectiveOutput`.
+        objective: the network with its loss; returns an `Output`.
         optimizer: over the parameters of the objective.
     """
 
@@ -23,9 +23,9 @@ class SingleEngine:
         self.objective = objective
         self.optimizer = optimizer
 
-    def __call__(self, *args: Any, **kwargs: Any) -> ObjectiveOutput:
+    def __call__(self, *args: Any, **kwargs: Any) -> Output:
         """The objective's forward pass for one micro-batch."""
-        output: ObjectiveOutput = self.objective(*args, **kwargs)
+        output: Output = self.objective(*args, **kwargs)
         return output
 
     def backward(self, loss: Tensor, *, weight: Fraction, is_last: bool) -> None:

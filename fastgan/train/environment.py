@@ -13,7 +13,7 @@ from typing import Any
 
 import torch
 
-import fastgan
+from fastgan import __version__
 from fastgan.ops import implementations
 
 CORE_PACKAGES = ("torch", "numpy", "pydantic", "safetensors", "pillow", "PyYAML", "rich", "typer", "matplotlib")
@@ -26,8 +26,8 @@ NATIVE_LIBRARY = "not built: this version of fastgan has no native sources"
 def environment() -> dict[str, Any]:
     """The facts that a measurement or a run depends on, ready for JSON; None stands for what is not there."""
     return {
-        "fastgan": fastgan.__version__,
-        "git_commit": git_commit(Path(fastgan.__file__).resolve().parent.parent),
+        "fastgan": __version__,
+        "git_commit": git_commit(Path(__file__).resolve().parents[2]),
         "python": platform.python_version(),
         "platform": platform.platform(),
         "packages": {name: package_version(name) for name in CORE_PACKAGES},

@@ -20,8 +20,8 @@ from fastgan.train.progress import RunLog
 from fastgan.train.run_folder import create_run_folder, write_run_facts
 from fastgan.train.sample import generate
 from fastgan.train.state import TrainState
-from fastgan.train.statistics import FiniteGuard, Statistics
 from fastgan.train.step import TrainStep
+from fastgan.train.step_statistics import FiniteGuard, Statistics
 
 
 @dataclass(frozen=True)

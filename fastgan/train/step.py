@@ -16,7 +16,7 @@ from fastgan.schedule import MicroBatch, Plan, Update
 from fastgan.train.config import EmaConfig
 from fastgan.train.ema import ema_decay, update_ema
 from fastgan.train.state import TrainState
-from fastgan.train.statistics import Statistics
+from fastgan.train.step_statistics import Statistics
 
 
 class Inputs(NamedTuple):
