@@ -1,0 +1,66 @@
+"""Layers: start values, precision, and the matrix that spectral norm reads."""
+
+import pytest
+import torch
+
+from fastgan.nn import Conv2d, ConvTranspose2d, Embedding, PixelNorm
+
+
+@pytest.mark.parametrize(
+    ("layer", "size"),
+    [
+        (Conv2d(16, 64, kernel_size=4, stride=2, padding=1, activation="linear"), 16),
+        (ConvTranspose2d(16, 64, kernel_size=4, stride=2, padding=1, activation="linear"), 16),
+        (ConvTranspose2d(16, 64, kernel_size=4, activation="linear"), 1),
+        (Conv2d(16, 64, kernel_size=4, activation="linear"), 4),
+    ],
+    ids=str,
+)
+def test_fresh_layers_keep_the_variance(layer: Conv2d, size: int) -> None:
+    """Away from the border the output of unit normal input has variance 1."""
+    torch.manual_seed(0)
+    layer.reset_parameters()
+    y = layer(torch.randn(256, 16, size, size))
+    inner = y[:, :, 2:-2, 2:-2] if y.shape[2] > 4 else y
+    assert inner.var().item() == pytest.approx(1.0, rel=0.1)
+
+
+def test_input_decides_the_precision_and_parameters_stay_float32() -> None:
+    layer = Conv2d(3, 4, kernel_size=3, padding=1, activation="leaky_relu")
+    y = layer(torch.randn(2, 3, 5, 5).bfloat16())
+    assert y.dtype == torch.bfloat16
+    y.float().sum().backward()
+    assert layer.weight.grad is not None
+    assert layer.weight.grad.dtype == torch.float32
+
+
+@pytest.mark.parametrize("kind", [Conv2d, ConvTranspose2d])
+def test_matrix_has_one_row_per_output_channel(kind: type[Conv2d]) -> None:
+    layer = kind(3, 5, kernel_size=2)
+    matrix = layer.matrix()
+    assert list(matrix.shape) == [5, 12]
+    row = layer.weight[2] if kind is Conv2d else layer.weight[:, 2]
+    assert sorted(matrix[2].tolist()) == sorted(row.flatten().tolist())
+
+
+def test_matrix_of_a_channels_last_weight_is_a_view() -> None:
+    layer = Conv2d(3, 5, kernel_size=4).to(memory_format=torch.channels_last)
+    assert layer.matrix().data_ptr() == layer.weight.data_ptr()
+
+
+def test_pixel_norm_makes_the_mean_square_one() -> None:
+    x = 7 * torch.randn(2, 5, 3, 3)
+    y = PixelNorm()(x)
+    torch.testing.assert_close(y.square().mean(dim=1), torch.ones(2, 3, 3), rtol=1e-5, atol=0)
+    torch.testing.assert_close(y * x.square().mean(dim=1, keepdim=True).sqrt(), x)
+
+
+def test_embedding_picks_and_scales_rows() -> None:
+    layer = Embedding(3, 4)
+    rows = layer(torch.tensor([2, 0]), torch.tensor(0.5))
+    torch.testing.assert_close(rows, 0.5 * layer.weight[[2, 0]])
+
+
+def test_embedding_refuses_an_empty_table() -> None:
+    with pytest.raises(ValueError, match="num_classes=0 and size=4 must be positive"):
+        Embedding(0, 4)

@@ -1,0 +1,74 @@
+"""The spectral norm of a network as one group: when it steps, what it keeps, what copies of it keep."""
+
+import copy
+
+import pytest
+import torch
+
+from fastgan.models import DCGANDiscriminator
+from fastgan.nn import SpectralNorm
+
+
+def make() -> DCGANDiscriminator:
+    torch.manual_seed(0)
+    return DCGANDiscriminator(resolution=32, image_channels=1, channels=4, max_channels=16, num_classes=3)
+
+
+def group(network: DCGANDiscriminator) -> SpectralNorm:
+    assert network.spectral_norm is not None
+    return network.spectral_norm
+
+
+def vectors(network: DCGANDiscriminator) -> list[torch.Tensor]:
+    return [buffer.clone() for buffer in group(network).buffers()]
+
+
+def test_scales_bring_every_layer_to_norm_one() -> None:
+    network = make()
+    for _ in range(200):
+        network.step_spectral_norm()
+    for layer, scale in zip(network.normalized_layers(), network.scales(), strict=True):
+        assert scale is not None
+        norm = torch.linalg.matrix_norm(layer.matrix() * scale, ord=2)
+        assert norm.item() == pytest.approx(1.0, rel=1e-3)
+
+
+def test_forward_passes_do_not_step() -> None:
+    network = make()
+    before = vectors(network)
+    network.train()(torch.randn(2, 1, 32, 32), torch.tensor([0, 2]))
+    torch.testing.assert_close(vectors(network), before, rtol=0, atol=0)
+    network.step_spectral_norm()
+    changed = [not torch.equal(old, new) for old, new in zip(before, vectors(network), strict=True)]
+    assert any(changed)
+
+
+def test_forward_follows_the_weights_between_steps() -> None:
+    """1 / sigma is computed from today's weights, so that doubling a layer changes nothing."""
+    network = make()
+    images = torch.randn(2, 1, 32, 32)
+    before = network(images, torch.tensor([0, 1]))
+    with torch.no_grad():
+        network.hidden[0].weight.mul_(2.0)
+    torch.testing.assert_close(network(images, torch.tensor([0, 1])), before)
+
+
+def test_deepcopy_and_state_dict_carry_the_vectors() -> None:
+    network = make()
+    for _ in range(3):
+        network.step_spectral_norm()
+    twin, loaded = copy.deepcopy(network), make()
+    loaded.load_state_dict(network.state_dict())
+    for other in (twin, loaded):
+        torch.testing.assert_close(vectors(other), vectors(network), rtol=0, atol=0)
+        other.step_spectral_norm()
+        assert group(other).u0 is not group(network).u0
+    network.step_spectral_norm()
+    torch.testing.assert_close(vectors(twin), vectors(network), rtol=0, atol=0)
+
+
+def test_bad_groups_are_refused() -> None:
+    with pytest.raises(ValueError, match="layers is empty"):
+        SpectralNorm([])
+    with pytest.raises(ValueError, match="num_iterations=0 must be at least 1"):
+        SpectralNorm(make().normalized_layers(), num_iterations=0)

@@ -1,0 +1,85 @@
+"""The objectives: whose parameters get gradients, and that penalties equal those of the plain formulas."""
+
+import pytest
+import torch
+from torch import Tensor
+
+from fastgan.models import DCGANDiscriminator, DCGANGenerator
+from fastgan.objectives import DiscriminatorObjective, GeneratorObjective, adversarial_loss
+
+
+def networks() -> tuple[DCGANGenerator, DCGANDiscriminator]:
+    torch.manual_seed(0)
+    shared = {"resolution": 32, "image_channels": 1, "channels": 2, "max_channels": 8, "dtype": torch.float64}
+    generator = DCGANGenerator(latent_dim=4, **shared)  # type: ignore[arg-type]
+    discriminator = DCGANDiscriminator(**shared)  # type: ignore[arg-type]
+    return generator.double(), discriminator.double()
+
+
+def images(seed: int) -> Tensor:
+    return torch.rand(3, 1, 32, 32, dtype=torch.float64, generator=torch.Generator().manual_seed(seed)) * 2 - 1
+
+
+def gradients(loss: Tensor, network: torch.nn.Module) -> list[Tensor]:
+    return list(torch.autograd.grad(loss, list(network.parameters())))
+
+
+@pytest.mark.parametrize("kinds", [("r1",), ("r2",), ("r1", "r2")])
+def test_penalised_loss_equals_the_formula_written_out(kinds: tuple[str, ...]) -> None:
+    """One pass or two, sums per half or per pass: value and gradient are those of the definition."""
+    _, discriminator = networks()
+    real, fake = images(1), images(2)
+    objective = DiscriminatorObjective(discriminator, loss=adversarial_loss("relativistic"))
+    got = objective(real, fake, penalties=dict.fromkeys(kinds, 5.0)).loss
+
+    sides = {"r1": real.clone().requires_grad_(), "r2": fake.clone().requires_grad_()}
+    logits = {kind: discriminator(side) for kind, side in sides.items()}
+    expected = torch.nn.functional.softplus(logits["r2"] - logits["r1"]).mean()
+    for kind in kinds:
+        (slope,) = torch.autograd.grad(logits[kind].sum(), sides[kind], create_graph=True)
+        expected = expected + 5.0 * slope.square().flatten(1).sum(dim=1).mean()
+    torch.testing.assert_close(got, expected, rtol=1e-12, atol=0)
+    torch.testing.assert_close(gradients(got, discriminator), gradients(expected, discriminator), rtol=1e-9, atol=1e-12)
+
+
+def test_discriminator_objective_sends_nothing_to_the_generator() -> None:
+    generator, discriminator = networks()
+    fake = generator(torch.randn(3, 4, dtype=torch.float64))
+    objective = DiscriminatorObjective(discriminator, loss=adversarial_loss("hinge"))
+    objective(images(1), fake, penalties={"r2": 1.0}).loss.backward()
+    assert all(p.grad is not None for p in discriminator.parameters())
+    assert all(p.grad is None for p in generator.parameters())
+
+
+def test_generator_objective_owns_the_generator_only() -> None:
+    generator, discriminator = networks()
+    objective = GeneratorObjective(generator, discriminator=discriminator, loss=adversarial_loss("hinge"))
+    assert {id(p) for p in objective.parameters()} == {id(p) for p in generator.parameters()}
+
+
+@pytest.mark.parametrize("loss", ["non_saturating", "relativistic"])
+def test_given_fakes_serve_as_well_as_made_ones(loss: str) -> None:
+    generator, discriminator = networks()
+    objective = GeneratorObjective(generator, discriminator=discriminator, loss=adversarial_loss(loss))
+    latents = torch.randn(3, 4, dtype=torch.float64)
+    made = objective(latents, real=images(1)).loss
+    given = objective(latents, real=images(1), fake=generator(latents)).loss
+    torch.testing.assert_close(given, made, rtol=0, atol=0)
+    torch.testing.assert_close(gradients(given, generator), gradients(made, generator), rtol=0, atol=0)
+
+
+def test_relativistic_generator_needs_real_images() -> None:
+    generator, discriminator = networks()
+    objective = GeneratorObjective(generator, discriminator=discriminator, loss=adversarial_loss("relativistic"))
+    with pytest.raises(ValueError, match="real is None; Relativistic compares with real images"):
+        objective(torch.randn(3, 4, dtype=torch.float64))
+
+
+def test_sign_statistic() -> None:
+    class Mean(torch.nn.Module):
+        def forward(self, x: Tensor, labels: Tensor | None = None) -> Tensor:
+            return x.mean(dim=(1, 2, 3))
+
+    objective = DiscriminatorObjective(Mean(), loss=adversarial_loss("hinge"))
+    real = torch.tensor([1.0, 2.0, -1.0, 4.0]).view(4, 1, 1, 1)
+    assert objective(real, -real).statistics["sign_statistic"].item() == 0.5

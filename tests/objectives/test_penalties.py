@@ -1,0 +1,103 @@
+"""Penalties against hand-derived values, for a quadratic discriminator whose gradients are known."""
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from fastgan.objectives import (
+    DiscriminatorObjective,
+    adversarial_loss,
+    interpolate,
+    r1_penalty,
+    r2_penalty,
+    wgan_gp_penalty,
+    zero_centered_penalty,
+)
+
+
+class Quadratic(nn.Module):
+    """D(x) = a / 2 |x|^2, so dD/dx = a x, |dD/dx|^2 = a^2 |x|^2, and its derivative in a is 2 a |x|^2."""
+
+    def __init__(self, a: float) -> None:
+        super().__init__()
+        self.a = nn.Parameter(torch.tensor(a, dtype=torch.float64))
+
+    def forward(self, images: Tensor, labels: Tensor | None = None) -> Tensor:
+        return 0.5 * self.a * images.square().flatten(1).sum(dim=1)
+
+
+def images_of_norms(*norms: float) -> Tensor:
+    images = torch.zeros(len(norms), 1, 2, 2, dtype=torch.float64)
+    images[:, 0, 0, 0], images[:, 0, 1, 1] = 0.6 * torch.tensor(norms), 0.8 * torch.tensor(norms)
+    return images
+
+
+@pytest.mark.parametrize("penalty", [r1_penalty, r2_penalty, zero_centered_penalty])
+def test_zero_centred_penalties(penalty) -> None:  # type: ignore[no-untyped-def]
+    network, images = Quadratic(3.0), images_of_norms(1.0, 2.0).requires_grad_()
+    value = penalty(network(images), images)
+    assert value.item() == pytest.approx(9 * (1 + 4) / 2)
+    value.backward()
+    assert network.a.grad is not None
+    assert network.a.grad.item() == pytest.approx(2 * 3 * (1 + 4) / 2)
+
+
+def test_wgan_gp_penalty() -> None:
+    network, images = Quadratic(3.0), images_of_norms(1.0, 2.0).requires_grad_()
+    value = wgan_gp_penalty(network(images), images)
+    # Gradient norms 3 and 6: (3 - 1)^2 and (6 - 1)^2; d/da (a r - 1)^2 = 2 (a r - 1) r.
+    assert value.item() == pytest.approx((4 + 25) / 2)
+    value.backward()
+    assert network.a.grad is not None
+    assert network.a.grad.item() == pytest.approx((2 * 2 * 1 + 2 * 5 * 2) / 2)
+
+
+def test_images_must_require_grad() -> None:
+    images = images_of_norms(1.0)
+    with pytest.raises(ValueError, match=r"images\.requires_grad is False; set it before"):
+        r1_penalty(Quadratic(1.0)(images), images)
+
+
+def test_interpolate() -> None:
+    real, fake = torch.full((2, 1, 1, 1), 4.0), torch.zeros(2, 1, 1, 1)
+    assert interpolate(real, fake, torch.tensor([0.25, 1.0])).flatten().tolist() == [1.0, 4.0]
+    with pytest.raises(ValueError, match="real and fake must be equal in shape and weights be"):
+        interpolate(real, fake, torch.tensor([0.5]))
+
+
+PENALTY_ON_2_AND_1 = {
+    # Real images of norm 2, fake ones of norm 1 on the same line, a = 3; interpolates at 1/2 have norm 3/2.
+    "r1": 9 * 4,
+    "r2": 9 * 1,
+    "zero_centered": 9 * 2.25,
+    "wgan_gp": 3.5**2,
+}
+
+
+@pytest.mark.parametrize(
+    "due", [{"r1": 2.0}, {"r2": 0.5}, {"r1": 2.0, "r2": 0.5}, {"wgan_gp": 10.0}, {"r1": 1.0, "zero_centered": 4.0}, {}]
+)
+def test_objective_adds_what_is_due(due: dict[str, float]) -> None:
+    loss = adversarial_loss("wasserstein")
+    objective = DiscriminatorObjective(Quadratic(3.0), loss=loss)
+    real, fake = images_of_norms(2.0, 2.0), images_of_norms(1.0, 1.0)
+    half = torch.tensor([0.5, 0.5], dtype=torch.float64)
+    output = objective(real, fake, penalties=due, interpolation=half)
+    adversarial = 1.5 * (1 - 4)
+    expected = adversarial + sum(weight * PENALTY_ON_2_AND_1[kind] for kind, weight in due.items())
+    assert output.loss.item() == pytest.approx(expected)
+    assert output.statistics["loss_discriminator"].item() == pytest.approx(adversarial)
+    for kind, value in PENALTY_ON_2_AND_1.items():
+        name = f"penalty_{kind}"
+        assert (name in output.statistics) == (kind in due)
+        if kind in due:
+            assert output.statistics[name].item() == pytest.approx(value)
+
+
+def test_unknown_penalty_and_missing_interpolation_are_refused() -> None:
+    objective = DiscriminatorObjective(Quadratic(1.0), loss=adversarial_loss("hinge"))
+    images = images_of_norms(1.0)
+    with pytest.raises(ValueError, match="penalty 'r3' must be one of r1, r2, wgan_gp, zero_centered"):
+        objective(images, images, penalties={"r3": 1.0})
+    with pytest.raises(ValueError, match="penalty 'wgan_gp' lies between real and fake images: give interpolation"):
+        objective(images, images, penalties={"wgan_gp": 1.0})
