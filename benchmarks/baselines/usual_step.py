@@ -1,0 +1,152 @@
+"""One training step the usual PyTorch way.
+
+Shape legend: N batch, Z latent size, C channels, H W pixels.
+"""
+
+import contextlib
+import copy
+from collections.abc import Callable
+from typing import NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+from benchmarks.baselines.usual_networks import UsualDiscriminator, UsualGenerator
+from fastgan.models import DCGANDiscriminator, DCGANGenerator
+from fastgan.objectives import adversarial_loss
+from fastgan.train.config import AdamConfig, RunConfig
+from fastgan.train.ema import ema_decay
+
+PENALTIES = ("r1", "r2")
+
+
+class Variant(NamedTuple):
+    """What a step takes over from fastgan, one thing after the other; the default is the usual way.
+
+    freeze_and_share: no gradients for the discriminator in the generator's update; one batch of fakes for both updates.
+    channels_last: memory format of networks and images.
+    autocast: torch.autocast to bfloat16.
+    """
+
+    freeze_and_share: bool = False
+    channels_last: bool = False
+    autocast: bool = False
+
+
+class UsualStep:
+    """Updates of D and G and of G's average: contiguous float32, per-tensor Adam, torch's spectral norm.
+
+    The fakes of the discriminator's update are made for it and detached; the generator's update makes others, and
+    lets gradients flow into the discriminator's parameters, which are dropped afterwards.
+
+    Args:
+        config: of the run; penalties r1 and r2, one update of each network per step.
+        generator, discriminator: fastgan's networks, whose weights are copied.
+        draw_images: the next real images [N, C, H, W].
+        draw_latents: the next latents [N, Z].
+    Raises:
+        ValueError: if the configuration asks for more than this step can do.
+    """
+
+    def __init__(
+        self,
+        config: RunConfig,
+        generator: DCGANGenerator,
+        discriminator: DCGANDiscriminator,
+        *,
+        draw_images: Callable[[], Tensor],
+        draw_latents: Callable[[], Tensor],
+        variant: Variant = Variant(),  # noqa: B008 - immutable
+    ) -> None:
+        _check(config)
+        self.config, self.variant = config, variant
+        self.draw_images, self.draw_latents = draw_images, draw_latents
+        self.loss = adversarial_loss(config.objective.loss)
+        self.format = torch.channels_last if variant.channels_last else torch.contiguous_format
+        self.generator = UsualGenerator(generator).to(memory_format=self.format)
+        self.discriminator = UsualDiscriminator(discriminator).to(memory_format=self.format)
+        self.average = copy.deepcopy(self.generator).requires_grad_(False).eval()
+        self.generator_optimizer = _adam(self.generator, config.optimizer.generator)
+        self.discriminator_optimizer = _adam(self.discriminator, config.optimizer.discriminator)
+        self.device = generator.to_image.weight.device
+        self.num_steps = 0
+
+    def run(self) -> tuple[Tensor, Tensor]:
+        """One step; the losses of discriminator and generator."""
+        real = self.draw_images().to(self.device, memory_format=self.format)
+        fake = self._generate()
+        discriminator_loss = self._update_discriminator(real, fake)
+        generator_loss = self._update_generator(real, fake if self.variant.freeze_and_share else self._generate())
+        self._update_average()
+        self.num_steps += 1
+        return discriminator_loss, generator_loss
+
+    def _generate(self) -> Tensor:
+        latents = self.draw_latents().to(self.device)
+        with self._autocast():
+            images: Tensor = self.generator(latents)
+        return images.float()
+
+    def _update_discriminator(self, real: Tensor, fake: Tensor) -> Tensor:
+        due = {p.kind: p.weight * p.every for p in self.config.penalties if self.num_steps % p.every == 0}
+        real = real.detach().requires_grad_("r1" in due)
+        fake = fake.detach().requires_grad_("r2" in due)
+        with self._autocast():
+            real_logits, fake_logits = self.discriminator(real).float(), self.discriminator(fake).float()
+        loss = self.loss.discriminator(real_logits, fake_logits)
+        for kind, weight in due.items():
+            logits, images = (real_logits, real) if kind == "r1" else (fake_logits, fake)
+            (gradients,) = torch.autograd.grad(logits.sum(), images, create_graph=True)
+            loss = loss + weight * gradients.pow(2).sum(dim=(1, 2, 3)).mean()
+        self.discriminator_optimizer.zero_grad()
+        loss.backward()
+        self.discriminator_optimizer.step()
+        return loss.detach()
+
+    def _update_generator(self, real: Tensor, fake: Tensor) -> Tensor:
+        self.discriminator.requires_grad_(not self.variant.freeze_and_share)
+        with self._autocast():
+            fake_logits = self.discriminator(fake).float()
+            real_logits = self.discriminator(real).float() if self.loss.generator_reads_real else None
+        loss = self.loss.generator(fake_logits, real_logits)
+        self.generator_optimizer.zero_grad()
+        loss.backward()
+        self.generator_optimizer.step()
+        self.discriminator.requires_grad_(True)
+        return loss.detach()
+
+    @torch.no_grad()
+    def _update_average(self) -> None:
+        decay = ema_decay(
+            half_life_images=self.config.ema.half_life_images,
+            rampup=self.config.ema.rampup,
+            images_seen=self.num_steps * self.config.batch_images,
+            num_images=self.config.batch_images,
+        )
+        for averaged, parameter in zip(self.average.parameters(), self.generator.parameters(), strict=True):
+            averaged.lerp_(parameter, 1 - decay)
+        for copied, buffer in zip(self.average.buffers(), self.generator.buffers(), strict=True):
+            copied.copy_(buffer)
+
+    def _autocast(self) -> contextlib.AbstractContextManager[object]:
+        if not self.variant.autocast:
+            return contextlib.nullcontext()
+        return torch.autocast(self.device.type, dtype=torch.bfloat16)
+
+
+def _adam(network: nn.Module, config: AdamConfig) -> torch.optim.Adam:
+    """Adam that takes the parameters one by one."""
+    return torch.optim.Adam(
+        network.parameters(), lr=config.learning_rate, betas=config.betas, eps=config.eps, foreach=False, fused=False
+    )
+
+
+def _check(config: RunConfig) -> None:
+    unknown = sorted({penalty.kind for penalty in config.penalties} - set(PENALTIES))
+    if unknown:
+        raise ValueError(
+            f"penalties {', '.join(unknown)} are not part of the usual step, which has {', '.join(PENALTIES)}"
+        )
+    counts = config.schedule.discriminator_updates, config.schedule.generator_updates
+    if counts != (1, 1):
+        raise ValueError(f"schedule={counts}: the usual step makes one update of each network")
