@@ -29,7 +29,7 @@ def conv_transpose2d(  # noqa: PLR0917 - the positional arguments are torch's
     clamp: float | None = None,
     impl: str = "auto",
 ) -> Tensor:
-    """clamp(gain * activation(scale * conv_transpose(x, weight) + noise + bias)); the first eight arguments are torch's.
+    """clamp(gain * activation(scale * conv_transpose(x, weight) + noise + bias)); the arguments up to `*` are torch's.
 
     Output size: H' = (H - 1) * stride - 2 * padding + dilation * (K - 1) + output_padding + 1.
 

@@ -8,8 +8,9 @@ import torch
 from fastgan.data import DIGITS, ImageDataset, Loader, open_dataset
 from fastgan.errors import CheckpointError, ConfigError
 from fastgan.models import DCGANGenerator
+from fastgan.schedule import Alternate
 from fastgan.train.build import build_schedule, build_state
-from fastgan.train.checkpoint import RunFacts, list_checkpoints, load_newest_checkpoint, save_checkpoint
+from fastgan.train.checkpoint import RunFacts, load_newest_checkpoint, save_checkpoint
 from fastgan.train.config import RunConfig
 from fastgan.train.grid import grid_array, save_png
 from fastgan.train.interrupt import Interrupt
@@ -30,6 +31,7 @@ class Run:
 
     config: RunConfig
     run_dir: Path
+    schedule: Alternate
     state: TrainState
     dataset: ImageDataset
     device: torch.device
@@ -56,6 +58,9 @@ def train(config: RunConfig, *, resume: Path | None = None) -> int:
         f"{run.dataset.num_images:,} images, generator {num_parameters[0]:,} and discriminator {num_parameters[1]:,} "
         f"parameters, {run.facts.precision} on {run.device}"
     )
+    if run.state.images_seen >= config.total_images:
+        say(f"already at {run.state.images_seen:,} images; to train longer, give a larger total_images")
+        return 0
     with Interrupt() as interrupt:
         run_loop(run, interrupt=interrupt)
     plot_losses(run.run_dir)
@@ -74,7 +79,6 @@ def prepare_run(config: RunConfig, *, resume: Path | None) -> Run:
     """
     device = choose_device(config.device)
     schedule = build_schedule(config)
-    del schedule  # built here only so that a batch that does not divide is refused first
     checkpoint = None if resume is None else load_newest_checkpoint(resume, on_damage=warn)
     dataset = _open_data(config)
     config = config.model_copy(update={"data": config.data.model_copy(update={"path": _absolute(config.data.path)})})
@@ -93,17 +97,16 @@ def prepare_run(config: RunConfig, *, resume: Path | None) -> Run:
         checkpoint.restore(state)
     run_dir = create_run_folder(config) if resume is None else resume
     write_run_facts(run_dir, config)
-    return Run(config, run_dir, state, dataset, device, facts)
+    return Run(config, run_dir, schedule, state, dataset, device, facts)
 
 
 def run_loop(run: Run, *, interrupt: Interrupt) -> None:
-    """Steps until the end or an interrupt; ends with samples and a checkpoint.
+    """Steps until the end or an interrupt, but once at least; ends with samples and a checkpoint.
 
     Raises:
         TrainingError: if a loss is not finite; the state is then not saved.
     """
-    config, state = run.config, run.state
-    schedule = build_schedule(config)
+    config, schedule, state = run.config, run.schedule, run.state
     statistics, guard = Statistics(), FiniteGuard()
     log = RunLog(
         run.run_dir,
@@ -128,7 +131,8 @@ def run_loop(run: Run, *, interrupt: Interrupt) -> None:
         device=run.device,
     )
     with log, loader:
-        while state.images_seen < config.total_images and interrupt.received is None:
+        finished = False
+        while not finished:
             # One step; the next one's images are decoded meanwhile.
             before = state.images_seen
             plan = schedule.plan(state.schedule)
@@ -140,20 +144,17 @@ def run_loop(run: Run, *, interrupt: Interrupt) -> None:
             statistics.merge(result)
             log.advance(state.images_seen)
 
-            # What is due.
-            is_last = state.images_seen >= config.total_images or interrupt.received is not None
-            if is_last or _is_due(before, state.images_seen, every=config.log.every_images):
+            # What is due. A signal counts from here on, so that the last step has all of it.
+            finished = state.images_seen >= config.total_images or interrupt.received is not None
+            if finished or _is_due(before, state.images_seen, every=config.log.every_images):
                 guard.check()
                 log.tick(state.images_seen, statistics.read())
                 statistics = Statistics()
-            if is_last or _is_due(before, state.images_seen, every=config.log.samples_every_images):
+            if finished or _is_due(before, state.images_seen, every=config.log.samples_every_images):
                 write_samples(run, log)
-            if is_last or _is_due(before, state.images_seen, every=config.checkpoint.every_images):
+            if finished or _is_due(before, state.images_seen, every=config.checkpoint.every_images):
                 guard.check()
                 save_checkpoint(run.run_dir, state, facts=run.facts, keep=config.checkpoint.keep)
-        if not list_checkpoints(run.run_dir):
-            # Interrupted before the first step.
-            save_checkpoint(run.run_dir, state, facts=run.facts, keep=config.checkpoint.keep)
 
 
 def write_samples(run: Run, log: RunLog) -> None:

@@ -1,0 +1,157 @@
+"""One step of training against the same step written out by hand."""
+
+import copy
+from collections.abc import Callable, Iterator
+
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from fastgan import rng
+from fastgan.data import Loader, open_dataset
+from fastgan.parallel import SingleEngine
+from fastgan.train.build import build_schedule, build_state
+from fastgan.train.config import RunConfig
+from fastgan.train.state import TrainState
+from fastgan.train.step import TrainStep, frozen
+
+
+@pytest.fixture
+def loader(tiny: Callable[..., RunConfig]) -> Iterator[Loader]:
+    dataset = open_dataset("images", resolution=32, channels=1, on_warning=pytest.fail)
+    with Loader(dataset, seed=0, mirror=False) as loader:
+        yield loader
+
+
+def sgd_state(config: RunConfig) -> TrainState:
+    """A state in float64 with plain gradient descent: Adam would blow roundings up near zero gradients."""
+    state = build_state(config, num_classes=0, dtype=torch.float64, device="cpu")
+    for network in (state.generator, state.discriminator, state.generator_ema):
+        network.double()
+    for engine, rate in ((state.generator_engine, 0.05), (state.discriminator_engine, 0.02)):
+        assert isinstance(engine, SingleEngine)
+        engine.optimizer = torch.optim.SGD(engine.objective.parameters(), lr=rate)
+    return state
+
+
+def train(config: RunConfig, loader: Loader, *, num_steps: int) -> TrainState:
+    state, schedule = sgd_state(config), build_schedule(config)
+    step = TrainStep(state, loader=loader, seed=0, latent_dim=8, ema=config.ema, device="cpu")
+    for _ in range(num_steps):
+        step.run(schedule.plan(state.schedule))
+        state.schedule = schedule.advance(state.schedule)
+    return state
+
+
+def latents(first: int) -> Tensor:
+    return torch.from_numpy(rng.normal(0, "latent", first, 8, 8))
+
+
+def weights(state: TrainState) -> list[Tensor]:
+    networks = (state.generator, state.discriminator, state.generator_ema)
+    return [value.detach() for network in networks for value in network.state_dict().values()]
+
+
+def test_three_steps_equal_the_usual_loop(tiny: Callable[..., RunConfig], loader: Loader) -> None:
+    """Relativistic loss with R1 at steps 0 and 2, written with nothing but torch and the two networks."""
+    config = tiny("penalties=[{kind: r1, weight: 0.5, every: 2}]", "ema.half_life_images=16", "ema.rampup=null")
+    hand = sgd_state(config)
+    generator, discriminator, average = hand.generator, hand.discriminator, hand.generator_ema
+    optimizers = [
+        torch.optim.SGD(generator.parameters(), lr=0.05),
+        torch.optim.SGD(discriminator.parameters(), lr=0.02),
+    ]
+    for number in range(3):
+        real = loader.batch(8 * number, 8).images.requires_grad_()
+        z = latents(8 * number)
+        real_logits, fake_logits = discriminator(real), discriminator(generator(z).detach())
+        loss = F.softplus(fake_logits - real_logits).mean()
+        if number != 1:
+            (slope,) = torch.autograd.grad(real_logits.sum(), real, create_graph=True)
+            loss = loss + 0.5 * 2 * slope.square().sum(dim=(1, 2, 3)).mean()
+        discriminator.zero_grad()
+        loss.backward()
+        optimizers[1].step()
+        discriminator.step_spectral_norm()
+        generator.zero_grad()
+        F.softplus(discriminator(real) - discriminator(generator(z))).mean().backward()
+        optimizers[0].step()
+        with torch.no_grad():
+            for old, new in zip(average.parameters(), generator.parameters(), strict=True):
+                old.lerp_(new, 1 - 0.5**0.5)
+    torch.testing.assert_close(weights(train(config, loader, num_steps=3)), weights(hand), rtol=1e-6, atol=1e-9)
+
+
+@pytest.mark.parametrize("share_fakes", [True, False])
+@pytest.mark.parametrize("loss", ["relativistic", "hinge"])
+def test_micro_batches_change_nothing(
+    tiny: Callable[..., RunConfig], loader: Loader, share_fakes: bool, loss: str
+) -> None:
+    settings = [f"schedule.share_fakes={str(share_fakes).lower()}", f"objective.loss={loss}", "penalties.0.every=2"]
+    whole = train(tiny(*settings), loader, num_steps=3)
+    parts = train(tiny(*settings, "micro_batch_images=2"), loader, num_steps=3)
+    torch.testing.assert_close(weights(parts), weights(whole), rtol=1e-6, atol=1e-9)
+
+
+def test_new_fakes_differ_from_shared_ones(tiny: Callable[..., RunConfig], loader: Loader) -> None:
+    shared = train(tiny(), loader, num_steps=1)
+    fresh = train(tiny("schedule.share_fakes=false"), loader, num_steps=1)
+    assert torch.equal(
+        shared.discriminator.state_dict()["hidden.0.weight"], fresh.discriminator.state_dict()["hidden.0.weight"]
+    )
+    assert not torch.equal(
+        shared.generator.state_dict()["to_image.weight"], fresh.generator.state_dict()["to_image.weight"]
+    )
+
+
+def test_several_updates_per_step(tiny: Callable[..., RunConfig], loader: Loader) -> None:
+    config = tiny("schedule.discriminator_updates=3", "schedule.generator_updates=2")
+    state = train(config, loader, num_steps=2)
+    assert (state.schedule.discriminator_updates, state.schedule.generator_updates) == (6, 4)
+    assert state.images_seen == 2 * 3 * 8
+
+
+def test_the_generator_update_leaves_no_trace_in_the_discriminator(
+    tiny: Callable[..., RunConfig], loader: Loader
+) -> None:
+    config = tiny()
+    state, schedule = sgd_state(config), build_schedule(config)
+    step = TrainStep(state, loader=loader, seed=0, latent_dim=8, ema=config.ema, device="cpu")
+    plan = schedule.plan(state.schedule)
+    step.run(type(plan)(plan.state, plan.rank, plan.num_ranks, plan.num_images, plan.updates[:1]))
+    before = copy.deepcopy(state.discriminator.state_dict())
+    step.run(type(plan)(plan.state, plan.rank, plan.num_ranks, plan.num_images, plan.updates[1:]))
+    assert all(torch.equal(before[name], value) for name, value in state.discriminator.state_dict().items())
+    assert all(p.grad is None and p.requires_grad for p in state.discriminator.parameters())
+
+
+def test_frozen_thaws_after_an_error() -> None:
+    network = torch.nn.Linear(2, 2)
+    seen = []
+
+    def fail_inside() -> None:
+        with frozen(network):
+            seen.append(network.weight.requires_grad)
+            raise RuntimeError
+
+    with pytest.raises(RuntimeError):
+        fail_inside()
+    assert seen == [False]
+    assert network.weight.requires_grad
+
+
+def test_statistics_of_a_step(tiny: Callable[..., RunConfig], loader: Loader) -> None:
+    config = tiny("micro_batch_images=4")
+    state, schedule = sgd_state(config), build_schedule(config)
+    step = TrainStep(state, loader=loader, seed=0, latent_dim=8, ema=config.ema, device="cpu")
+    values = step.run(schedule.plan(state.schedule)).read()
+    assert set(values) == {
+        "loss_discriminator",
+        "loss_generator",
+        "logits_real",
+        "logits_fake",
+        "sign_statistic",
+        "penalty_r1",
+    }
+    assert -1 <= values["sign_statistic"] <= 1
