@@ -1,0 +1,49 @@
+"""What the machine can do at best, measured in the same run as the rows that are compared with it."""
+
+from __future__ import annotations
+
+import statistics
+
+import torch
+
+from benchmarks.machine import DTYPES, cache_bytes, stopwatch
+from benchmarks.rows import Ceilings
+
+_NUM_SAMPLES = 7
+
+
+def measure_ceilings(device: torch.device, *, dtypes: tuple[str, ...], is_quick: bool) -> Ceilings:
+    """A copy of several times the last cache, and square matrix products, each the median of a few."""
+    copy_size = cache_bytes(device) * (2 if is_quick else 8)
+    products = {name: _matmul_flops(device, DTYPES[name], size=_size(device, is_quick)) for name in dtypes}
+    return Ceilings(copy_bytes_per_second=_copy_bytes(device, copy_size), matmul_flops_per_second=products)
+
+
+def _size(device: torch.device, is_quick: bool) -> int:
+    if device.type == "cuda":
+        return 2048 if is_quick else 8192
+    return 256 if is_quick else 1024
+
+
+def _copy_bytes(device: torch.device, num_bytes: int) -> float:
+    source = torch.ones(num_bytes, dtype=torch.uint8, device=device)
+    target = torch.empty_like(source)
+    return 2 * num_bytes / _median_seconds(lambda: target.copy_(source), device)
+
+
+def _matmul_flops(device: torch.device, dtype: torch.dtype, *, size: int) -> float:
+    generator = torch.Generator(device).manual_seed(0)
+    # Random numbers: products of zeros draw less power and run faster.
+    a, b = (torch.randn(size, size, generator=generator, device=device).to(dtype) for _ in range(2))
+    return 2 * size**3 / _median_seconds(lambda: torch.mm(a, b), device)
+
+
+def _median_seconds(call: object, device: torch.device) -> float:
+    assert callable(call)
+    watch = stopwatch(device)
+    times = []
+    for _ in range(_NUM_SAMPLES + 2):
+        watch.start()
+        call()
+        times.append(watch.stop())
+    return statistics.median(times[2:])

@@ -1,0 +1,226 @@
+"""Measures providers of one computation side by side: right first, then time, memory and the kernels that ran."""
+
+from __future__ import annotations
+
+import contextlib
+import gc
+import math
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from benchmarks.gate import complaint, limit_of_others, limit_of_yardstick, relative_error
+from benchmarks.machine import DTYPES, cache_bytes, stopwatch
+from benchmarks.profiling import CallProfile, profile_call
+from benchmarks.rows import Ceilings, Row, Spread, roofline_share
+from benchmarks.timing import Samples, Settings, interleave
+
+Inputs = tuple[Tensor, ...]
+# From inputs to all outputs that count: values, and gradients where they are part of the computation.
+Run = Callable[..., Sequence[Tensor]]
+
+_MAX_INPUT_SETS = 64
+_MAX_INPUT_BYTES = 1 << 31
+
+
+@dataclass(frozen=True)
+class Provider:
+    """One way to compute a case.
+
+    Attributes:
+        build: makes `run`; may raise where something is missing, which becomes the row's reason.
+        prepare: brings a set of inputs into the provider's form, outside of the time.
+        check: outputs to compare with float64, where `run` itself returns none that can be compared.
+    """
+
+    name: str
+    build: Callable[[], Run]
+    prepare: Callable[[Inputs], Inputs] = lambda inputs: inputs
+    check: Callable[[Run, Inputs], Sequence[Tensor]] = lambda run, inputs: run(*inputs)
+
+
+@dataclass(frozen=True)
+class Case:
+    """A computation on inputs of a given size.
+
+    Attributes:
+        make_inputs: a set of inputs from a seed.
+        exact: from inputs in float64 to the outputs of `Provider.check`.
+        yardstick: the provider of torch in the same dtype, whose error the others may exceed twofold.
+    """
+
+    benchmark: str
+    name: str
+    device: torch.device
+    dtype: str
+    make_inputs: Callable[[int], Inputs]
+    exact: Run
+    providers: tuple[Provider, ...]
+    yardstick: str = "eager"
+    num_bytes: int | None = None
+    num_flops: int | None = None
+    num_items: int | None = None
+    item: str | None = None
+
+
+def measure_case(case: Case, settings: Settings, ceilings: Ceilings | None = None) -> list[Row]:
+    """One row for each provider, in their order."""
+    found = _Findings({}, {}, {}, {})
+    with best_kernels():
+        runs = _admit(case, found)
+        calls = _calls(case, runs, settings)
+        for name, call in calls.items():
+            try:
+                found.profiles[name] = profile_call(lambda call=call: call(0), case.device)
+            except Exception as error:  # the others go on
+                found.refused[name] = _reason(error)
+        with _no_garbage_collection():
+            right = {name: call for name, call in calls.items() if name in found.profiles}
+            found.samples.update(interleave(right, stopwatch(case.device), settings) if right else {})
+    return [_row(case, provider.name, found, ceilings) for provider in case.providers]
+
+
+class _Findings(NamedTuple):
+    """What is known of each provider, by name."""
+
+    errors: dict[str, float]
+    refused: dict[str, str]
+    profiles: dict[str, CallProfile]
+    samples: dict[str, Samples]
+
+
+def _row(case: Case, name: str, found: _Findings, ceilings: Ceilings | None) -> Row:
+    error = found.errors.get(name, math.inf)
+    row = Row(
+        benchmark=case.benchmark,
+        case=case.name,
+        provider=name,
+        device=case.device.type,
+        dtype=case.dtype,
+        time=found.samples[name].time if name in found.samples else None,
+        refused=found.refused.get(name),
+        error=error if math.isfinite(error) else None,
+        num_items=case.num_items,
+        item=case.item,
+        num_bytes=case.num_bytes,
+        num_flops=case.num_flops,
+    )
+    return row if row.time is None else _with_profile(row, row.time, found, ceilings)
+
+
+def _with_profile(row: Row, time: Spread, found: _Findings, ceilings: Ceilings | None) -> Row:
+    call = found.profiles[row.provider]
+    share = roofline_share(
+        time.p50, num_bytes=row.num_bytes, num_flops=row.num_flops, dtype=row.dtype, ceilings=ceilings
+    )
+    return row.model_copy(
+        update={
+            "share_of_roofline": share,
+            "host_milliseconds": found.samples[row.provider].host_milliseconds,
+            "peak_memory_bytes": call.peak_bytes,
+            "kernels": call.kernels,
+            "num_launches": call.num_launches,
+            "device_microseconds": call.device_microseconds,
+        }
+    )
+
+
+def _admit(case: Case, found: _Findings) -> dict[str, Run]:
+    """The providers that run and are right; notes the errors of all, and what is wrong with the others."""
+    inputs = case.make_inputs(0)
+    exact = [y.detach() for y in case.exact(*(_as_float64(x) for x in inputs))]
+    dtype = DTYPES[case.dtype]
+    runs: dict[str, Run] = {}
+    limit = limit_of_yardstick(dtype)
+    for provider in sorted(case.providers, key=lambda provider: provider.name != case.yardstick):
+        try:
+            run = provider.build()
+            error = relative_error(provider.check(run, provider.prepare(inputs)), exact)
+        except Exception as failure:  # a provider that fails is a finding, and must not end the others
+            found.refused[provider.name] = _reason(failure)
+            continue
+        found.errors[provider.name] = error
+        wrong = complaint(error, limit)
+        if wrong is not None:
+            found.refused[provider.name] = wrong
+            continue
+        runs[provider.name] = run
+        if provider.name == case.yardstick:
+            limit = limit_of_others(error, dtype)
+    return runs
+
+
+def _as_float64(x: Tensor) -> Tensor:
+    return x.detach().double().requires_grad_(x.requires_grad) if x.is_floating_point() else x
+
+
+def _reason(error: Exception) -> str:
+    lines = str(error).strip().splitlines()
+    return f"{type(error).__name__}: {lines[0] if lines else 'no message'}"[:300]
+
+
+def _calls(case: Case, runs: dict[str, Run], settings: Settings) -> dict[str, Callable[[int], object]]:
+    """For each right provider a call that takes one set of inputs after the other."""
+    sets = input_sets(case, settings) if runs else []
+    return {
+        provider.name: _call(runs[provider.name], [provider.prepare(inputs) for inputs in sets])
+        for provider in case.providers
+        if provider.name in runs
+    }
+
+
+def _call(run: Run, sets: list[Inputs]) -> Callable[[int], object]:
+    return lambda index: run(*sets[index % len(sets)])
+
+
+def input_sets(case: Case, settings: Settings) -> list[Inputs]:
+    """So many sets of inputs that a call finds none of its own in the last cache."""
+    first = case.make_inputs(0)
+    num_bytes = sum(x.numel() * x.element_size() for x in first)
+    if num_bytes == 0:
+        return [first]
+    wanted = math.ceil(settings.buffer_factor * cache_bytes(case.device) / num_bytes)
+    num_sets = max(1, min(wanted, _MAX_INPUT_SETS, _MAX_INPUT_BYTES // num_bytes))
+    return [first, *(case.make_inputs(seed) for seed in range(1, num_sets))]
+
+
+@contextlib.contextmanager
+def best_kernels() -> Iterator[None]:
+    """cuDNN tries its algorithms and keeps the fastest, for every provider alike."""
+    with torch.backends.cudnn.flags(enabled=True, benchmark=True):
+        yield
+
+
+@contextlib.contextmanager
+def _no_garbage_collection() -> Iterator[None]:
+    gc.collect()
+    gc.disable()
+    try:
+        yield
+    finally:
+        gc.enable()
+
+
+def measure_cases(
+    cases: Iterable[Case],
+    settings: Settings,
+    *,
+    ceilings: Ceilings | None = None,
+    on_rows: Callable[[list[Row]], None],
+    is_over: Callable[[], bool] = lambda: False,
+) -> list[Row]:
+    """Rows of all cases in their order, handed to `on_rows` as they come; no case begins once `is_over`."""
+    rows: list[Row] = []
+    for case in cases:
+        if is_over():
+            break
+        measured = measure_case(case, settings, ceilings)
+        on_rows(measured)
+        rows += measured
+        # A case on a GPU may need all of its memory.
+        if case.device.type == "cuda":
+            torch.cuda.empty_cache()
+    return rows

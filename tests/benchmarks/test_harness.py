@@ -1,0 +1,188 @@
+"""The harness: a wrong result gets no time, the turns are fair, and a row says what ran."""
+
+import math
+import time
+from collections.abc import Callable, Sequence
+
+import pytest
+import torch
+from pydantic import ValidationError
+from torch import Tensor
+
+from benchmarks import harness, timing
+from benchmarks.gate import limit_of_others, relative_error
+from benchmarks.harness import Case, Inputs, Provider, input_sets, measure_case, measure_cases
+from benchmarks.machine import CpuStopwatch
+from benchmarks.profiling import profile_call
+from benchmarks.rows import Ceilings, Row, Spread, roofline_share
+from benchmarks.timing import QUICK, Settings, interleave
+
+CPU = torch.device("cpu")
+TINY = Settings(min_rounds=2, max_rounds=2, num_warmup_calls=1, seconds_per_provider=0, min_sample_seconds=0)
+
+
+def make_inputs(seed: int) -> Inputs:
+    return (torch.randn(8, 8, generator=torch.Generator().manual_seed(seed)),)
+
+
+def square(x: Tensor) -> Sequence[Tensor]:
+    return (x @ x,)
+
+
+def provider(name: str, run: Callable[..., Sequence[Tensor]]) -> Provider:
+    return Provider(name, build=lambda: run)
+
+
+def case(*providers: Provider, name: str = "8x8", dtype: str = "fp32") -> Case:
+    return Case("square", name, CPU, dtype, make_inputs, square, providers, num_bytes=512, num_flops=1024)
+
+
+def test_right_providers_get_a_time_and_all_that_belongs_to_it() -> None:
+    ceilings = Ceilings(copy_bytes_per_second=1e9, matmul_flops_per_second={"fp32": 1e9})
+    eager, twice = measure_case(case(provider("eager", square), provider("twice", square)), TINY, ceilings)
+    assert (eager.provider, twice.provider) == ("eager", "twice")
+    for row in (eager, twice):
+        assert row.time is not None
+        assert row.time.num_runs == 2
+        assert row.error is not None
+        assert row.error < 1e-6
+        assert row.share_of_roofline == pytest.approx(1024e-9 / (row.time.p50 * 1e-3))
+        assert row.peak_memory_bytes == 256
+        assert "aten::mm" in {kernel.name for kernel in row.kernels}
+
+
+@pytest.mark.parametrize(
+    ("run", "reason"),
+    [
+        (lambda x: (x @ x * 1.001,), "wrong result: error 0.001"),
+        (lambda x: (x @ x * math.nan,), "wrong result: error inf"),
+        (lambda x: ((x @ x)[:4],), "ValueError: outputs have shapes"),
+        (lambda x: x.nothing, "AttributeError: 'Tensor' object has no attribute"),
+    ],
+)
+def test_a_wrong_result_gets_no_time(run: Callable[..., Sequence[Tensor]], reason: str) -> None:
+    eager, wrong = measure_case(case(provider("eager", square), provider("wrong", run)), TINY)
+    assert eager.time is not None
+    assert wrong.time is None
+    assert wrong.refused is not None
+    assert wrong.refused.startswith(reason)
+    assert wrong.kernels == ()
+
+
+def test_a_wrong_yardstick_gets_no_time_and_lends_no_tolerance() -> None:
+    bad = provider("eager", lambda x: (x @ x * 1.5,))
+    worse, right = measure_case(case(bad, provider("right", square)), TINY)
+    assert worse.refused is not None
+    assert right.time is not None
+
+
+def test_what_cannot_be_built_says_why() -> None:
+    def build() -> Callable[..., Sequence[Tensor]]:
+        raise RuntimeError("needs a GPU\nand more")
+
+    eager, missing = measure_case(case(provider("eager", square), Provider("missing", build=build)), TINY)
+    assert eager.time is not None
+    assert missing.refused == "RuntimeError: needs a GPU"
+
+
+def test_the_limit_is_twice_torchs_error_and_never_below_rounding() -> None:
+    assert limit_of_others(0.25, torch.bfloat16) == 0.5
+    assert limit_of_others(0.0, torch.bfloat16) == 2 * torch.finfo(torch.bfloat16).eps
+
+
+def test_the_error_is_relative_to_the_largest_value() -> None:
+    exact = torch.tensor([0.0, 4.0], dtype=torch.float64)
+    assert relative_error([torch.tensor([1.0, 4.0])], [exact]) == 0.25
+    assert relative_error([torch.tensor([0.0, 4.0]), torch.empty(0)], [exact, torch.empty(0)]) == 0
+
+
+class FakeStopwatch:
+    """Time passes only in calls, which add to `now`."""
+
+    now = 0.0
+
+    def start(self) -> None:
+        self.began = self.now
+
+    def stop(self) -> float:
+        return self.now - self.began
+
+
+def test_turns_rotate_and_short_calls_are_repeated() -> None:
+    watch, order = FakeStopwatch(), []
+
+    def call(name: str, seconds: float) -> Callable[[int], None]:
+        def run(index: int) -> None:
+            order.append((name, index))
+            watch.now += seconds
+
+        return run
+
+    settings = Settings(min_rounds=2, max_rounds=2, num_warmup_calls=1, seconds_per_provider=0, min_sample_seconds=0.5)
+    samples = interleave({"long": call("long", 2.0), "short": call("short", 0.25)}, watch, settings)
+    assert samples["long"].time == Spread(p20=2000, p50=2000, p80=2000, num_runs=2, num_calls=1)
+    assert samples["short"].time.num_calls == 2
+    assert samples["short"].time.p50 == 250
+    timed = order[-6:]
+    assert timed == [("long", 0), ("short", 0), ("short", 1), ("short", 2), ("short", 3), ("long", 1)]
+
+
+def test_the_cpu_stopwatch_measures_wall_time() -> None:
+    watch = CpuStopwatch()
+    watch.start()
+    time.sleep(0.01)
+    assert 0.009 < watch.stop() < 5
+
+
+def test_percentiles() -> None:
+    spread = Spread.of([5.0, 1.0, 2.0, 4.0, 3.0, 6.0])
+    assert (spread.p20, spread.p50, spread.p80) == (2.0, 3.5, 5.0)
+    assert Spread.of([7.0]).p80 == 7.0
+
+
+def test_inputs_take_turns_beyond_the_last_cache(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(harness, "cache_bytes", lambda device: 1000)
+    sets = input_sets(case(provider("eager", square)), Settings(buffer_factor=2.0))
+    assert len(sets) == 8  # 8 x 256 bytes are more than 2 x 1000
+    assert len({float(x[0, 0]) for (x,) in sets}) == 8
+
+
+def test_the_profile_counts_the_peak_not_the_sum() -> None:
+    def call() -> Tensor:
+        y = torch.ones(1000)
+        for _ in range(3):
+            y = y + y
+        return y
+
+    profile = profile_call(call, CPU)
+    assert profile.peak_bytes == 8000
+    assert {kernel.name: kernel.num_launches for kernel in profile.kernels}["aten::add"] == 3
+
+
+def test_the_roofline_takes_the_slower_of_memory_and_arithmetic() -> None:
+    ceilings = Ceilings(copy_bytes_per_second=100.0, matmul_flops_per_second={"fp32": 10.0})
+    share = roofline_share(4000.0, num_bytes=100, num_flops=20, dtype="fp32", ceilings=ceilings)
+    assert share == pytest.approx(0.5)
+    assert roofline_share(4000.0, num_bytes=300, num_flops=20, dtype="fp32", ceilings=ceilings) == pytest.approx(0.75)
+    assert roofline_share(1.0, num_bytes=1, num_flops=1, dtype="bf16", ceilings=ceilings) is None
+
+
+def test_a_row_has_a_time_or_a_reason() -> None:
+    facts = {"benchmark": "b", "case": "c", "provider": "p", "device": "cpu", "dtype": "fp32"}
+    for more in ({}, {"refused": "x", "time": {"p20": 1, "p50": 1, "p80": 1, "num_runs": 1, "num_calls": 1}}):
+        with pytest.raises(ValidationError, match="a row has a time or the reason"):
+            Row.model_validate(facts | more)
+
+
+def test_rows_are_handed_on_as_they_come_until_the_time_is_over() -> None:
+    seen: list[str] = []
+    cases = [case(provider("eager", square), name=name) for name in "abc"]
+    rows = measure_cases(
+        cases, TINY, on_rows=lambda rows: seen.extend(row.case for row in rows), is_over=lambda: len(seen) == 2
+    )
+    assert seen == [row.case for row in rows] == ["a", "b"]
+
+
+def test_quick_is_quicker() -> None:
+    for name in ("min_rounds", "max_rounds", "seconds_per_provider", "min_sample_seconds"):
+        assert getattr(QUICK, name) < getattr(timing.FULL, name)
