@@ -1,0 +1,37 @@
+"""Which number format and device a run takes."""
+
+from collections.abc import Callable
+
+import pytest
+import torch
+
+from fastgan.errors import ConfigError
+from fastgan.train import precision
+from fastgan.train.config import RunConfig
+
+
+@pytest.mark.parametrize(("fp32", "bf16", "expected"), [(1.0, 0.5, "bf16"), (1.0, 0.95, "fp32"), (1.0, 3.0, "fp32")])
+def test_auto_takes_bf16_only_where_it_is_clearly_faster(
+    tiny: Callable[..., RunConfig], monkeypatch: pytest.MonkeyPatch, fp32: float, bf16: float, expected: str
+) -> None:
+    seconds = {torch.float32: fp32, torch.bfloat16: bf16}
+    monkeypatch.setattr(precision, "_seconds_per_pass", lambda config, classes, dtype, device: seconds[dtype])
+    assert precision.choose_precision(tiny("precision=auto"), num_classes=0, device=torch.device("cpu")) == expected
+
+
+def test_auto_really_measures(tiny: Callable[..., RunConfig]) -> None:
+    for num_classes in (0, 3):
+        chosen = precision.choose_precision(tiny("precision=auto"), num_classes=num_classes, device=torch.device("cpu"))
+        assert chosen in precision.DTYPES
+
+
+def test_a_given_precision_is_taken_unmeasured(tiny: Callable[..., RunConfig], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(precision, "_seconds_per_pass", pytest.fail)
+    assert precision.choose_precision(tiny("precision=bf16"), num_classes=0, device=torch.device("cpu")) == "bf16"
+
+
+def test_a_missing_gpu_is_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    assert precision.choose_device("auto") == torch.device("cpu")
+    with pytest.raises(ConfigError, match=r"^device='cuda' but torch sees no CUDA device; run `fastgan doctor`"):
+        precision.choose_device("cuda")

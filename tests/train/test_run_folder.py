@@ -1,0 +1,58 @@
+"""Where runs are put: free names, folders in use, folders that cannot be written."""
+
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from fastgan.errors import ConfigError, RunFolderError
+from fastgan.train.config import RunConfig
+from fastgan.train.run_folder import create_run_folder, read_config, resume_config, write_run_facts
+
+
+def test_the_next_free_number_is_taken(tiny: Callable[..., RunConfig]) -> None:
+    Path("runs/digits-001").mkdir(parents=True)
+    names = [str(create_run_folder(tiny())) for _ in range(3)]
+    assert names == ["runs/digits-000", "runs/digits-002", "runs/digits-003"]
+
+
+def test_a_folder_in_use_is_left_alone(tiny: Callable[..., RunConfig]) -> None:
+    Path("mine").mkdir()
+    Path("mine/thesis.tex").write_text("x")
+    with pytest.raises(RunFolderError) as caught:
+        create_run_folder(tiny("run_dir=mine"))
+    assert str(caught.value) == (
+        "run_dir=mine is not empty; choose another folder, or, to continue it: fastgan train --resume mine"
+    )
+    assert [path.name for path in Path("mine").iterdir()] == ["thesis.tex"]
+
+
+def test_an_empty_folder_is_used(tiny: Callable[..., RunConfig]) -> None:
+    Path("empty").mkdir()
+    assert create_run_folder(tiny("run_dir=empty")) == Path("empty")
+
+
+@pytest.mark.parametrize("path", ["file", "file/below"])
+def test_an_unwritable_folder_is_refused(tiny: Callable[..., RunConfig], path: str) -> None:
+    Path("file").write_text("x")
+    with pytest.raises(RunFolderError, match=f"^cannot write run folder {path}: .*; choose another with run_dir=PATH$"):
+        create_run_folder(tiny(f"run_dir={path}"))
+
+
+def test_the_saved_configuration_comes_back(tiny: Callable[..., RunConfig]) -> None:
+    config = tiny("run_dir=run", "seed=5")
+    folder = create_run_folder(config)
+    write_run_facts(folder, config)
+    assert read_config(folder) == config.model_copy(update={"run_dir": None})
+    assert (folder / "environment.json").is_file()
+
+
+def test_resume_needs_a_run(tiny: Callable[..., RunConfig]) -> None:
+    with pytest.raises(RunFolderError, match=r"^images holds no run: images/config\.yaml is missing; runs are folders"):
+        resume_config(Path("images"), asked=None, overrides=[])
+
+
+def test_resume_into_another_folder_is_refused(tiny: Callable[..., RunConfig]) -> None:
+    write_run_facts(create_run_folder(tiny("run_dir=run")), tiny())
+    with pytest.raises(ConfigError, match=r"^run_dir=other is not the run to resume, run; leave one of them out$"):
+        resume_config(Path("run"), asked=None, overrides=["run_dir=other"])
