@@ -21,14 +21,20 @@ ConfigFile = Annotated[
 ]
 
 
+def split_arguments(preset: str | None, overrides: Sequence[str] | None) -> tuple[str | None, list[str]]:
+    """Preset and overrides: the first word may be an override, too."""
+    if preset is not None and "=" in preset:
+        return None, [preset, *(overrides or ())]
+    return preset, list(overrides or ())
+
+
 def load_arguments(preset: str | None, overrides: Sequence[str] | None, *, config_file: Path | None) -> RunConfig:
-    """The configuration that the arguments describe. The first word may be an override, too.
+    """The configuration that the arguments describe.
 
     Raises:
         ConfigError: see `load_config`.
     """
     from fastgan.train.config import load_config
 
-    if preset is not None and "=" in preset:
-        return load_config(None, config_file=config_file, overrides=[preset, *(overrides or ())])
-    return load_config(preset, config_file=config_file, overrides=overrides or ())
+    name, changes = split_arguments(preset, overrides)
+    return load_config(name, config_file=config_file, overrides=changes)

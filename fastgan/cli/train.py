@@ -5,23 +5,20 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from fastgan.cli.arguments import ConfigFile, Overrides, Preset, load_arguments, split_arguments
+
 if TYPE_CHECKING:
     from fastgan.train.config import RunConfig
 
+Resume = Annotated[Path | None, typer.Option(metavar="RUN", help="Folder of a run to continue.")]
 
-def train(
-    arguments: Annotated[
-        list[str] | None,
-        typer.Argument(metavar="[PRESET] [KEY=VALUE]...", help="A preset such as digits, then changes to its keys."),
-    ] = None,
-    config: Annotated[
-        Path | None, typer.Option(metavar="FILE", help="A YAML configuration, alone or on a preset.")
-    ] = None,
-    resume: Annotated[Path | None, typer.Option(metavar="RUN", help="Folder of a run to continue.")] = None,
-) -> None:
+
+def train(preset: Preset = None, overrides: Overrides = None, config: ConfigFile = None, resume: Resume = None) -> None:
     """Train a GAN, for example: fastgan train digits batch_images=128"""
-    preset, overrides = split_arguments(arguments or [])
-    chosen = _choose_config(preset, overrides, config_file=config, resume=resume)
+    if resume is None:
+        chosen = load_arguments(preset, overrides, config_file=config)
+    else:
+        chosen = _resumed(preset, overrides, config_file=config, run_dir=resume)
     from fastgan.train.loop import train as train_run
 
     code = train_run(chosen, resume=resume)
@@ -29,21 +26,13 @@ def train(
         raise typer.Exit(code)
 
 
-def split_arguments(arguments: list[str]) -> tuple[str | None, list[str]]:
-    """A leading word without `=` is the preset, the rest are overrides."""
-    if arguments and "=" not in arguments[0]:
-        return arguments[0], arguments[1:]
-    return None, arguments
-
-
-def _choose_config(
-    preset: str | None, overrides: list[str], *, config_file: Path | None, resume: Path | None
+def _resumed(
+    preset: str | None, overrides: list[str] | None, *, config_file: Path | None, run_dir: Path
 ) -> "RunConfig":
-    from fastgan.train.config import load_config
+    """The configuration of the run in `run_dir`, with what may change changed."""
     from fastgan.train.run_folder import resume_config
 
-    if resume is None:
-        return load_config(preset, config_file=config_file, overrides=overrides)
-    names_another = preset is not None or config_file is not None
-    asked = load_config(preset, config_file=config_file, overrides=overrides) if names_another else None
-    return resume_config(resume, asked=asked, overrides=overrides)
+    name, changes = split_arguments(preset, overrides)
+    names_another = name is not None or config_file is not None
+    asked = load_arguments(name, changes, config_file=config_file) if names_another else None
+    return resume_config(run_dir, asked=asked, overrides=changes)
