@@ -1,0 +1,51 @@
+"""The README's Python runs, its configuration is valid, and the presets and commands that it names exist."""
+
+import re
+from pathlib import Path
+
+import yaml
+
+from fastgan.cli.app import run
+from fastgan.train.config import load_config, preset_names
+
+README = (Path(__file__).resolve().parents[1] / "README.md").read_text(encoding="utf-8")
+
+
+def blocks(language: str) -> list[str]:
+    return re.findall(rf"```{language}\n(.*?)```", README, flags=re.DOTALL)
+
+
+def test_the_python_runs() -> None:
+    (code,) = blocks("python")
+    names: dict[str, object] = {"__name__": "readme"}
+    exec(compile(code, "README.md", "exec"), names)
+    decoder = names["decoder"]
+    assert decoder.to_image.weight.grad.abs().max() > 0  # type: ignore[attr-defined]
+
+
+def test_the_configuration_is_valid(tmp_path: Path) -> None:
+    (text,) = blocks("yaml")
+    file = tmp_path / "my.yaml"
+    file.write_text(text)
+    config = load_config(None, config_file=file)
+    assert config.objective.loss == yaml.safe_load(text)["objective"]["loss"]
+
+
+def test_the_commands_exist() -> None:
+    lines = [line.split("#")[0].split("&&")[-1].strip() for block in blocks("sh") for line in block.splitlines()]
+    commands = [line.split() for line in lines if line.startswith("fastgan ")]
+    assert len(commands) > 6
+    for words in commands:
+        if words[1] == "train" and words[2] != "--resume":
+            assert words[2] in preset_names()
+            load_config(words[2], overrides=words[3:])
+        else:
+            parts = words[1:3] if words[1] == "config" else words[1:2]
+            assert run([*parts, "--help"]) == 0
+
+
+def test_every_loss_and_penalty_is_named() -> None:
+    schema = str(load_config("digits").model_json_schema())
+    for name in re.findall(r"# ([a-z_, ]+)\n", blocks("yaml")[0]):
+        for choice in name.split(", "):
+            assert f"'{choice}'" in schema
