@@ -8,8 +8,8 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-# An error this small is rounding, whatever the yardstick's is.
-_ROUNDING = 2.0
+# An error this small is the order of additions, whatever the yardstick's is.
+_ROUNDING = 2e-6
 
 
 def relative_error(outputs: Sequence[Tensor], exact: Sequence[Tensor]) -> float:
@@ -40,8 +40,8 @@ def limit_of_yardstick(dtype: torch.dtype) -> float:
 
 
 def limit_of_others(yardstick_error: float, dtype: torch.dtype) -> float:
-    """Twice the error of torch in the same dtype."""
-    return max(2 * yardstick_error, _ROUNDING * torch.finfo(dtype).eps)
+    """Twice the error of torch in the same dtype, but not less than rounding."""
+    return max(2 * yardstick_error, torch.finfo(dtype).eps, _ROUNDING)
 
 
 def complaint(error: float, limit: float) -> str | None:

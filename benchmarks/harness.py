@@ -34,22 +34,25 @@ class Provider:
         build: makes `run`; may raise where something is missing, which becomes the row's reason.
         prepare: brings a set of inputs into the provider's form, outside of the time.
         check: outputs to compare with float64, where `run` itself returns none that can be compared.
+        dtype: where it is not that of the case.
     """
 
     name: str
     build: Callable[[], Run]
     prepare: Callable[[Inputs], Inputs] = lambda inputs: inputs
     check: Callable[[Run, Inputs], Sequence[Tensor]] = lambda run, inputs: run(*inputs)
+    dtype: str | None = None
 
 
 @dataclass(frozen=True)
 class Case:
     """A computation on inputs of a given size.
 
+    The first provider is what the others are compared with; the first of each dtype is the yardstick of its errors.
+
     Attributes:
         make_inputs: a set of inputs from a seed.
         exact: from inputs in float64 to the outputs of `Provider.check`.
-        yardstick: the provider of torch in the same dtype, whose error the others may exceed twofold.
     """
 
     benchmark: str
@@ -59,7 +62,6 @@ class Case:
     make_inputs: Callable[[int], Inputs]
     exact: Run
     providers: tuple[Provider, ...]
-    yardstick: str = "eager"
     num_bytes: int | None = None
     num_flops: int | None = None
     num_items: int | None = None
@@ -80,7 +82,7 @@ def measure_case(case: Case, settings: Settings, ceilings: Ceilings | None = Non
         with _no_garbage_collection():
             right = {name: call for name, call in calls.items() if name in found.profiles}
             found.samples.update(interleave(right, stopwatch(case.device), settings) if right else {})
-    return [_row(case, provider.name, found, ceilings) for provider in case.providers]
+    return [_row(case, provider, found, ceilings) for provider in case.providers]
 
 
 class _Findings(NamedTuple):
@@ -92,14 +94,15 @@ class _Findings(NamedTuple):
     samples: dict[str, Samples]
 
 
-def _row(case: Case, name: str, found: _Findings, ceilings: Ceilings | None) -> Row:
+def _row(case: Case, provider: Provider, found: _Findings, ceilings: Ceilings | None) -> Row:
+    name = provider.name
     error = found.errors.get(name, math.inf)
     row = Row(
         benchmark=case.benchmark,
         case=case.name,
         provider=name,
         device=case.device.type,
-        dtype=case.dtype,
+        dtype=provider.dtype or case.dtype,
         time=found.samples[name].time if name in found.samples else None,
         refused=found.refused.get(name),
         error=error if math.isfinite(error) else None,
@@ -132,10 +135,9 @@ def _admit(case: Case, found: _Findings) -> dict[str, Run]:
     """The providers that run and are right; notes the errors of all, and what is wrong with the others."""
     inputs = case.make_inputs(0)
     exact = [y.detach() for y in case.exact(*(_as_float64(x) for x in inputs))]
-    dtype = DTYPES[case.dtype]
     runs: dict[str, Run] = {}
-    limit = limit_of_yardstick(dtype)
-    for provider in sorted(case.providers, key=lambda provider: provider.name != case.yardstick):
+    limits: dict[str, float] = {}
+    for provider in case.providers:
         try:
             run = provider.build()
             error = relative_error(provider.check(run, provider.prepare(inputs)), exact)
@@ -143,13 +145,13 @@ def _admit(case: Case, found: _Findings) -> dict[str, Run]:
             found.refused[provider.name] = _reason(failure)
             continue
         found.errors[provider.name] = error
-        wrong = complaint(error, limit)
+        dtype = provider.dtype or case.dtype
+        wrong = complaint(error, limits.get(dtype, limit_of_yardstick(DTYPES[dtype])))
         if wrong is not None:
             found.refused[provider.name] = wrong
             continue
         runs[provider.name] = run
-        if provider.name == case.yardstick:
-            limit = limit_of_others(error, dtype)
+        limits.setdefault(dtype, limit_of_others(error, DTYPES[dtype]))
     return runs
 
 
@@ -210,14 +212,18 @@ def measure_cases(
     *,
     ceilings: Ceilings | None = None,
     on_rows: Callable[[list[Row]], None],
+    finish: Callable[[Row], Row] = lambda row: row,
     is_over: Callable[[], bool] = lambda: False,
 ) -> list[Row]:
-    """Rows of all cases in their order, handed to `on_rows` as they come; no case begins once `is_over`."""
+    """Rows of all cases in their order, completed by `finish`, handed to `on_rows` as they come.
+
+    No case begins once `is_over`.
+    """
     rows: list[Row] = []
     for case in cases:
         if is_over():
             break
-        measured = measure_case(case, settings, ceilings)
+        measured = [finish(row) for row in measure_case(case, settings, ceilings)]
         on_rows(measured)
         rows += measured
         # A case on a GPU may need all of its memory.

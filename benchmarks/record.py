@@ -10,9 +10,30 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+from benchmarks.rows import Figures
+from fastgan.errors import DataError
 from fastgan.train.environment import environment
 
 RECORDS_DIR = Path(__file__).parent / "records"
+
+
+class Record(BaseModel):
+    """A record as it is read back. `figures` of a record with rows is what `Figures` describes."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    benchmark: str
+    date: datetime.datetime
+    command: str
+    configuration: dict[str, Any]
+    figures: dict[str, Any]
+    environment: dict[str, Any]
+
+    def rows(self) -> Figures:
+        """The figures as rows with ceilings; without rows in a record of another kind."""
+        return Figures.model_validate(self.figures) if "rows" in self.figures else Figures(rows=())
 
 
 def write_record(
@@ -22,21 +43,23 @@ def write_record(
     configuration: Mapping[str, Any],
     arguments: Sequence[str] | None = None,
     records_dir: Path = RECORDS_DIR,
+    module: str | None = None,
 ) -> Path:
     """Write YYYY-MM-DD-BENCHMARK.json; where there is one, YYYY-MM-DD-BENCHMARK-2.json and so on.
 
     Args:
-        benchmark: module name within `benchmarks`.
-        figures: what was measured, units in the names.
+        benchmark: what was measured, part of the file's name.
+        figures: what was found, units in the names.
         configuration: what the figures hold for.
         arguments: of the command line; by default those of this process.
+        module: within `benchmarks`, that was run; by default called as the benchmark is.
     """
     now = datetime.datetime.now(datetime.UTC)
-    command = ["python", "-m", f"benchmarks.{benchmark}", *(sys.argv[1:] if arguments is None else arguments)]
+    words = sys.argv[1:] if arguments is None else arguments
     record = {
         "benchmark": benchmark,
         "date": now.isoformat(timespec="seconds"),
-        "command": shlex.join(command),
+        "command": shlex.join(["python", "-m", f"benchmarks.{module or benchmark}", *words]),
         "configuration": configuration,
         "figures": figures,
         "environment": environment(),
@@ -54,3 +77,31 @@ def write_record(
             number += 1
         else:
             return path
+
+
+def read_record(path: Path) -> Record:
+    """The record in the file at `path`.
+
+    Raises:
+        DataError: if there is none, or it is not a record.
+    """
+    try:
+        record = Record.model_validate_json(path.read_text(encoding="utf-8"))
+        record.rows()
+    except OSError as error:
+        raise DataError(f"record {path} cannot be read: {error.strerror}; give a file that a benchmark wrote") from None
+    except ValidationError as error:
+        first = error.errors()[0]
+        place = ".".join(map(str, first["loc"])) or "the file"
+        raise DataError(f"{path} is not a record: {place}: {first['msg']}; give one that a benchmark wrote") from None
+    return record
+
+
+def read_records(folder: Path) -> dict[Path, Record]:
+    """All records in `folder`, the oldest first; those of one second in the order of their names.
+
+    Raises:
+        DataError: if a file is not a record.
+    """
+    records = {path: read_record(path) for path in sorted(folder.glob("*.json"))}
+    return dict(sorted(records.items(), key=lambda item: item[1].date))

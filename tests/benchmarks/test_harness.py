@@ -76,6 +76,16 @@ def test_a_wrong_yardstick_gets_no_time_and_lends_no_tolerance() -> None:
     assert right.time is not None
 
 
+def test_each_dtype_has_its_own_yardstick() -> None:
+    def rounded(x: Tensor) -> Sequence[Tensor]:
+        return ((x.bfloat16() @ x.bfloat16()).float(),)
+
+    low = Provider("low", build=lambda: rounded, dtype="bf16")
+    rows = measure_case(case(provider("eager", square), low, provider("coarse", rounded)), TINY)
+    assert [row.dtype for row in rows] == ["fp32", "bf16", "fp32"]
+    assert [row.time is None for row in rows] == [False, False, True]
+
+
 def test_what_cannot_be_built_says_why() -> None:
     def build() -> Callable[..., Sequence[Tensor]]:
         raise RuntimeError("needs a GPU\nand more")
@@ -87,7 +97,8 @@ def test_what_cannot_be_built_says_why() -> None:
 
 def test_the_limit_is_twice_torchs_error_and_never_below_rounding() -> None:
     assert limit_of_others(0.25, torch.bfloat16) == 0.5
-    assert limit_of_others(0.0, torch.bfloat16) == 2 * torch.finfo(torch.bfloat16).eps
+    assert limit_of_others(0.0, torch.bfloat16) == torch.finfo(torch.bfloat16).eps
+    assert limit_of_others(0.0, torch.float32) == 2e-6
 
 
 def test_the_error_is_relative_to_the_largest_value() -> None:

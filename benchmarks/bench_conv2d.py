@@ -1,0 +1,19 @@
+"""`fastgan.ops.conv2d` against cuDNN or oneDNN and torch.compile: `python -m benchmarks.bench_conv2d`."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterator
+
+from benchmarks.convolutions import convolution_cases
+from benchmarks.harness import Case
+from benchmarks.runner import Options, main_of
+
+
+def cases(options: Options) -> Iterator[Case]:
+    """Each convolution with its bias and activation, forward, and forward and backward."""
+    return convolution_cases(options, transposed=False)
+
+
+if __name__ == "__main__":
+    sys.exit(main_of("conv2d", cases, description=__doc__))

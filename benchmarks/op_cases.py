@@ -1,0 +1,76 @@
+"""What the benchmarks of single ops share: directions, implementations of fastgan, memory formats, random inputs."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+import torch
+from torch import Tensor
+
+from benchmarks.baselines.usual_ops import compiled
+from benchmarks.harness import Inputs, Provider, Run
+from fastgan.ops import IMPLEMENTATIONS
+
+FORWARD, BACKWARD = "forward", "forward and backward"
+DIRECTIONS = (FORWARD, BACKWARD)
+
+Function = Callable[..., Tensor]
+
+
+def run_of(function: Function, direction: str) -> Run:
+    """From [*tensors, cotangent] to the value, and with `BACKWARD` also to the gradients of all tensors."""
+
+    @torch.no_grad()
+    def forward(*inputs: Tensor) -> Sequence[Tensor]:
+        return (function(*inputs[:-1]),)
+
+    def backward(*inputs: Tensor) -> Sequence[Tensor]:
+        *tensors, cotangent = inputs
+        y = function(*tensors)
+        return (y, *torch.autograd.grad(y, tensors, cotangent))
+
+    return forward if direction == FORWARD else backward
+
+
+def op_providers(
+    function: Callable[..., Tensor], usual: Function, direction: str, *, is_quick: bool, num_dims: int = 4
+) -> tuple[Provider, ...]:
+    """The usual way in channels_last, contiguous and compiled, then every implementation that fastgan lists.
+
+    Args:
+        function: of fastgan, called with `impl=`.
+        usual: the same in plain PyTorch.
+        is_quick: leaves out torch.compile, which takes longer than all others together.
+        num_dims: of the images; other tensors have no memory format to choose.
+    """
+    providers = [Provider("eager", build=lambda: run_of(usual, direction))]
+    if num_dims == 4:
+        contiguous = Provider("eager, contiguous", build=lambda: run_of(usual, direction), prepare=to_contiguous)
+        providers.append(contiguous)
+    if not is_quick:
+        providers.append(Provider("torch.compile", build=lambda: run_of(compiled(usual), direction)))
+    for impl in (name for name in IMPLEMENTATIONS if name != "auto"):
+        providers.append(_of_fastgan(function, direction, impl=impl))
+    return tuple(providers)
+
+
+def _of_fastgan(function: Callable[..., Tensor], direction: str, *, impl: str) -> Provider:
+    def forced(*tensors: Tensor) -> Tensor:
+        return function(*tensors, impl=impl)
+
+    return Provider(f"fastgan {impl}", build=lambda: run_of(forced, direction))
+
+
+def to_contiguous(inputs: Inputs) -> Inputs:
+    """The same tensors, none of them in channels_last."""
+    return tuple(x.detach().contiguous().requires_grad_(x.requires_grad) for x in inputs)
+
+
+def random_tensor(
+    *size: int, seed: int, dtype: torch.dtype, device: torch.device, scale: float = 1.0, requires_grad: bool = True
+) -> Tensor:
+    """Normal numbers times `scale`, the same on every device; images and weights in channels_last."""
+    x = (torch.randn(size, generator=torch.Generator().manual_seed(seed)) * scale).to(device=device, dtype=dtype)
+    if x.dim() == 4:
+        x = x.contiguous(memory_format=torch.channels_last)
+    return x.requires_grad_(requires_grad)

@@ -1,0 +1,54 @@
+"""Rows as text for people."""
+
+from __future__ import annotations
+
+from benchmarks.rows import Row
+
+
+def format_milliseconds(milliseconds: float) -> str:
+    """Three significant digits, with a unit that keeps the number readable."""
+    if milliseconds >= 1000:
+        return f"{milliseconds / 1e3:.3g} s"
+    if milliseconds < 0.1:
+        return f"{milliseconds * 1e3:.3g} µs"
+    return f"{milliseconds:.3g} ms"
+
+
+def format_bytes(num_bytes: int | None) -> str:
+    """In MiB, or nothing."""
+    return "" if num_bytes is None else f"{num_bytes / 2**20:,.1f} MiB"
+
+
+def format_share(share: float | None) -> str:
+    """As a percentage, or nothing."""
+    return "" if share is None else f"{share:.0%}"
+
+
+def format_ratio(row: Row, base: Row) -> str:
+    """How many times as fast as `base`; nothing where one of them has no time."""
+    if row.time is None or base.time is None:
+        return ""
+    return f"{base.time.p50 / row.time.p50:.2f}x"
+
+
+def format_rate(row: Row) -> str:
+    """Items per second, or nothing."""
+    rate = row.items_per_second
+    return "" if rate is None else f"{rate:,.0f} {row.item}/s"
+
+
+def row_line(row: Row, *, base: Row) -> str:
+    """One line: what was measured, its time and spread, and how it compares."""
+    title = f"{row.benchmark}: {row.case}, {row.provider}, {row.dtype}"
+    if row.time is None:
+        return f"{title}: {row.refused}"
+    spread = f"{format_milliseconds(row.time.p20)} to {format_milliseconds(row.time.p80)}"
+    ratio = format_ratio(row, base)
+    facts = [
+        f"{format_milliseconds(row.time.p50)} ({spread})",
+        format_rate(row),
+        f"{ratio} of {base.provider}" if ratio and row.provider != base.provider else "",
+        f"{format_share(row.share_of_roofline)} of the roofline" if row.share_of_roofline is not None else "",
+        format_bytes(row.peak_memory_bytes),
+    ]
+    return f"{title}: {', '.join(fact for fact in facts if fact)}"

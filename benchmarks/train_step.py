@@ -1,0 +1,105 @@
+"""Training steps of a preset, fastgan's against the usual PyTorch way: `python -m benchmarks.train_step`."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Iterator, Sequence
+
+import torch
+from torch import Tensor
+
+from benchmarks.harness import Case, Inputs
+from benchmarks.process_memory import own_peak_bytes, peak_bytes_of
+from benchmarks.rows import Row
+from benchmarks.runner import Options, add_options, read_options, run_benchmarks
+from benchmarks.step_providers import NAMES, make_provider, steps_per_period
+from fastgan.errors import FastganError
+from fastgan.train.build import build_networks
+from fastgan.train.config import RunConfig, load_config
+from fastgan.train.log import fail, say
+
+PRESETS = ("digits", "dcgan-64")
+# Long enough for the allocators to have settled, penalties included.
+_NUM_PERIODS_FOR_MEMORY = 2
+
+
+def cases(options: Options) -> Iterator[Case]:
+    """The presets that the README shows; only the small one when quick."""
+    for preset in PRESETS[:1] if options.is_quick else PRESETS:
+        yield step_case(load_config(preset), options.device)
+
+
+def step_case(config: RunConfig, device: torch.device) -> Case:
+    """One period of training steps; the first outputs of all networks must be those of float64."""
+    return Case(
+        benchmark="train_step",
+        name=f"{config.name}, {config.data.resolution} px, batch {config.batch_images}",
+        device=device,
+        dtype="fp32",
+        make_inputs=lambda seed: _random_inputs(config, device, seed=seed),
+        exact=lambda latents, real: _exact(config, device, latents, real),
+        providers=tuple(make_provider(name, config, device) for name in NAMES),
+        num_items=steps_per_period(config) * config.batch_images,
+        item="images",
+    )
+
+
+def _random_inputs(config: RunConfig, device: torch.device, *, seed: int) -> Inputs:
+    """Latents and images for the comparison with float64."""
+    generator = torch.Generator().manual_seed(seed)
+    latents = torch.randn(8, config.generator.latent_dim, generator=generator)
+    real = torch.rand(8, config.data.channels, config.data.resolution, config.data.resolution, generator=generator)
+    return latents.to(device), (real * 2 - 1).to(device)
+
+
+@torch.no_grad()
+def _exact(config: RunConfig, device: torch.device, latents: Tensor, real: Tensor) -> Sequence[Tensor]:
+    generator, discriminator = build_networks(config, dtype=torch.float64, device=device)
+    return generator.double()(latents), discriminator.double()(real)
+
+
+def with_process_memory(row: Row) -> Row:
+    """The row with the peak of a process that runs this provider alone; as it is on a GPU, or without a time."""
+    if row.benchmark != "train_step" or row.device != "cpu" or row.time is None:
+        return row
+    preset = row.case.split(",")[0]
+    peak = peak_bytes_of("benchmarks.train_step", ["--preset", preset, "--memory-of", row.provider])
+    return row.model_copy(update={"process_peak_bytes": peak})
+
+
+def _run_alone(name: str, config: RunConfig, device: torch.device) -> int:
+    run = make_provider(name, config, device).build()
+    for _ in range(_NUM_PERIODS_FOR_MEMORY):
+        run()
+    return own_peak_bytes()
+
+
+def main() -> int:
+    """Command line; the exit code."""
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.train_step", description=__doc__)
+    parser.add_argument("--preset", action="append", help="may be given several times (digits and dcgan-64)")
+    parser.add_argument("--memory-of", choices=NAMES, help="print the peak memory of a process that runs only this")
+    add_options(parser)
+    arguments = parser.parse_args()
+    try:
+        options = read_options(arguments)
+        configs = [load_config(preset) for preset in arguments.preset or PRESETS]
+        if arguments.memory_of:
+            say(str(_run_alone(arguments.memory_of, configs[0], options.device)))
+            return 0
+        run_benchmarks(
+            "train_step",
+            {"train_step": lambda options: (step_case(config, options.device) for config in configs)},
+            options,
+            module="train_step",
+            finish=(lambda row: row) if options.is_quick else with_process_memory,
+        )
+    except FastganError as error:
+        fail(str(error))
+        return error.exit_code
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
