@@ -14,6 +14,7 @@ from torch import Tensor
 
 from benchmarks.gate import complaint, limit_of_others, limit_of_yardstick, relative_error
 from benchmarks.machine import DTYPES, cache_bytes, stopwatch
+from benchmarks.op_counts import Counts, count_ops
 from benchmarks.profiling import CallProfile, profile_call
 from benchmarks.rows import Ceilings, Row, Spread, roofline_share
 from benchmarks.timing import Samples, Settings, interleave
@@ -53,6 +54,7 @@ class Case:
     Attributes:
         make_inputs: a set of inputs from a seed.
         exact: from inputs in float64 to the outputs of `Provider.check`.
+        counts_ops: whether rows say how many operators and collectives a call takes.
     """
 
     benchmark: str
@@ -66,17 +68,20 @@ class Case:
     num_flops: int | None = None
     num_items: int | None = None
     item: str | None = None
+    counts_ops: bool = False
 
 
 def measure_case(case: Case, settings: Settings, ceilings: Ceilings | None = None) -> list[Row]:
     """One row for each provider, in their order."""
-    found = _Findings({}, {}, {}, {})
+    found = _Findings({}, {}, {}, {}, {})
     with best_kernels():
         runs = _admit(case, found)
         calls = _calls(case, runs, settings)
         for name, call in calls.items():
             try:
                 found.profiles[name] = profile_call(lambda call=call: call(0), case.device)
+                if case.counts_ops:
+                    found.counts[name] = count_ops(lambda call=call: call(0))
             except Exception as error:  # the others go on
                 found.refused[name] = _reason(error)
         with _no_garbage_collection():
@@ -91,6 +96,7 @@ class _Findings(NamedTuple):
     errors: dict[str, float]
     refused: dict[str, str]
     profiles: dict[str, CallProfile]
+    counts: dict[str, Counts]
     samples: dict[str, Samples]
 
 
@@ -115,7 +121,7 @@ def _row(case: Case, provider: Provider, found: _Findings, ceilings: Ceilings | 
 
 
 def _with_profile(row: Row, time: Spread, found: _Findings, ceilings: Ceilings | None) -> Row:
-    call = found.profiles[row.provider]
+    call, counts = found.profiles[row.provider], found.counts.get(row.provider)
     share = roofline_share(
         time.p50, num_bytes=row.num_bytes, num_flops=row.num_flops, dtype=row.dtype, ceilings=ceilings
     )
@@ -127,6 +133,9 @@ def _with_profile(row: Row, time: Spread, found: _Findings, ceilings: Ceilings |
             "kernels": call.kernels,
             "num_launches": call.num_launches,
             "device_microseconds": call.device_microseconds,
+            "num_ops": counts and counts.num_ops,
+            "num_collectives": counts and counts.num_collectives,
+            "num_bytes_sent": counts and counts.num_bytes_sent,
         }
     )
 

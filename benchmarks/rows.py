@@ -71,6 +71,7 @@ class Row(_Model):
         kernels: those that took longest in one call.
         num_launches: of all kernels in one call.
         device_microseconds: sum over all kernels in one call.
+        num_ops, num_collectives, num_bytes_sent: operators of torch and communication in one call, where counted.
     """
 
     benchmark: str
@@ -92,6 +93,9 @@ class Row(_Model):
     kernels: tuple[KernelUse, ...] = ()
     num_launches: Count | None = None
     device_microseconds: float | None = None
+    num_ops: Count | None = None
+    num_collectives: Count | None = None
+    num_bytes_sent: Count | None = None
 
     @model_validator(mode="after")
     def _has_time_or_reason(self) -> Self:

@@ -69,23 +69,31 @@ def steps_per_period(config: RunConfig) -> int:
 
 
 def make_provider(name: str, config: RunConfig, device: torch.device) -> Provider:
-    """The provider called `name`: a call of its run makes one period of steps."""
+    """The provider called `name`, one of NAMES: a call of its run makes one period of steps."""
+    if name in FASTGAN:
+        return fastgan_provider(name, config, device, precision=FASTGAN[name])
+    variant = USUAL[name]
+    precision = "bf16" if variant.autocast else "fp32"
+    return _provider(name, lambda: usual_run(config, device, variant=variant), device, precision=precision)
 
-    is_bf16 = FASTGAN.get(name) == "bf16" or (name in USUAL and USUAL[name].autocast)
 
-    def build() -> Run:
-        if is_bf16:
+def fastgan_provider(name: str, config: RunConfig, device: torch.device, *, precision: str) -> Provider:
+    """fastgan's step under any name."""
+    return _provider(name, lambda: fastgan_run(config, device, precision=precision), device, precision=precision)
+
+
+def _provider(name: str, build: Callable[[], Run], device: torch.device, *, precision: str) -> Provider:
+    def build_if_sensible() -> Run:
+        if precision == "bf16":
             require_bf16(device)
-        if name in FASTGAN:
-            return fastgan_run(config, device, precision=FASTGAN[name])
-        return usual_run(config, device, variant=USUAL[name])
+        return build()
 
-    # The step draws its own inputs; those of the case serve the comparison only.
+    # A step draws its own inputs; those of the case serve the comparison with float64 only.
     return Provider(
         name,
-        build=build,
+        build=build_if_sensible,
         check=lambda run, inputs: run.outputs(*inputs),  # type: ignore[attr-defined]
-        dtype="bf16" if is_bf16 else "fp32",
+        dtype=precision,
     )
 
 

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from typing import Any
+
 from benchmarks.rows import Row
 
 
@@ -52,3 +55,17 @@ def row_line(row: Row, *, base: Row) -> str:
         format_bytes(row.peak_memory_bytes),
     ]
     return f"{title}: {', '.join(fact for fact in facts if fact)}"
+
+
+def machine_line(environment: Mapping[str, Any]) -> str:
+    """CPU, GPUs and versions of an environment, as one sentence."""
+    cpu, gpus = environment["cpu"], environment.get("gpus") or []
+    parts = [f"{gpu['name']}, {gpu['memory_gib']} GiB" for gpu in gpus]
+    if gpus:
+        parts.append(f"driver {environment['gpu_driver']}, CUDA {environment['cuda']}, cuDNN {environment['cudnn']}")
+    parts.append(f"{cpu['model']}, {cpu['num_cores']} cores, {cpu['num_threads']} threads, {cpu['vectors']}")
+    bf16 = ", ".join(cpu["bf16_instructions"])
+    parts.append(f"bf16 instructions: {bf16 or 'none'}")
+    triton = environment["optional_packages"].get("triton")
+    parts.append(f"torch {environment['packages']['torch']}" + (f", Triton {triton}" if triton else ""))
+    return "; ".join(parts) + f"; Python {environment['python']}"

@@ -9,7 +9,7 @@ from collections.abc import Iterator, Sequence
 import torch
 from torch import Tensor
 
-from benchmarks.harness import Case, Inputs
+from benchmarks.harness import Case, Inputs, Provider
 from benchmarks.process_memory import own_peak_bytes, peak_bytes_of
 from benchmarks.rows import Row
 from benchmarks.runner import Options, add_options, read_options, run_benchmarks
@@ -27,19 +27,26 @@ _NUM_PERIODS_FOR_MEMORY = 2
 def cases(options: Options) -> Iterator[Case]:
     """The presets that the README shows; only the small one when quick."""
     for preset in PRESETS[:1] if options.is_quick else PRESETS:
-        yield step_case(load_config(preset), options.device)
+        yield preset_case(load_config(preset), options.device)
 
 
-def step_case(config: RunConfig, device: torch.device) -> Case:
+def preset_case(config: RunConfig, device: torch.device) -> Case:
+    """fastgan's step, and the usual one with one improvement after the other."""
+    providers = [make_provider(name, config, device) for name in NAMES]
+    return step_case(config, device, benchmark="train_step", providers=providers)
+
+
+def step_case(config: RunConfig, device: torch.device, *, benchmark: str, providers: Sequence[Provider]) -> Case:
     """One period of training steps; the first outputs of all networks must be those of float64."""
     return Case(
-        benchmark="train_step",
+        benchmark=benchmark,
         name=f"{config.name}, {config.data.resolution} px, batch {config.batch_images}",
         device=device,
         dtype="fp32",
         make_inputs=lambda seed: _random_inputs(config, device, seed=seed),
         exact=lambda latents, real: _exact(config, device, latents, real),
-        providers=tuple(make_provider(name, config, device) for name in NAMES),
+        providers=tuple(providers),
+        counts_ops=True,
         num_items=steps_per_period(config) * config.batch_images,
         item="images",
     )
@@ -90,7 +97,7 @@ def main() -> int:
             return 0
         run_benchmarks(
             "train_step",
-            {"train_step": lambda options: (step_case(config, options.device) for config in configs)},
+            {"train_step": lambda options: (preset_case(config, options.device) for config in configs)},
             options,
             module="train_step",
             finish=(lambda row: row) if options.is_quick else with_process_memory,

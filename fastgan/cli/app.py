@@ -8,6 +8,7 @@ import typer
 
 from fastgan import __version__
 from fastgan.cli import config, presets
+from fastgan.cli.bench import bench
 from fastgan.cli.doctor import doctor
 from fastgan.cli.sample import sample
 from fastgan.cli.train import train
@@ -35,6 +36,7 @@ def build_app() -> typer.Typer:
     _add(app, sample, name="sample")
     _add(app, presets.list_presets, name="presets")
     _add(app, doctor, name="doctor")
+    _add(app, bench, name="bench")
     config_app = _group("Show, check and describe configurations.")
     config_app.callback()(_show_help)
     _add(config_app, config.show, name="show")

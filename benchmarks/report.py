@@ -1,0 +1,136 @@
+"""Records as a page: `python -m benchmarks.report RECORD...` writes Markdown tables and pictures."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Iterator, Mapping, Sequence
+from itertools import groupby
+from pathlib import Path
+
+from benchmarks.record import Record, read_record, read_records
+from benchmarks.rows import Figures, Row
+from benchmarks.text import (
+    format_bytes,
+    format_milliseconds,
+    format_rate,
+    format_ratio,
+    format_share,
+    machine_line,
+)
+from fastgan.errors import DataError, FastganError
+from fastgan.train.files import replace_file
+from fastgan.train.log import fail, say
+
+REPORT = "report.md"
+_HEADER = (
+    "provider",
+    "dtype",
+    "time",
+    "p20 to p80",
+    "runs",
+    "rate",
+    "compared",
+    "roofline",
+    "memory",
+    "longest kernel",
+)
+
+
+def write_report(records: Mapping[Path, Record], folder: Path) -> Path:
+    """Writes FOLDER/report.md, and the pictures that it shows; what is there is replaced.
+
+    Raises:
+        DataError: if no record holds rows.
+    """
+    with_rows = {path: record for path, record in records.items() if record.rows().rows}
+    if not with_rows:
+        raise DataError("no record holds rows; give records that `fastgan bench` wrote")
+    folder.mkdir(parents=True, exist_ok=True)
+    lines = ["# Benchmarks", ""]
+    for path, record in with_rows.items():
+        pictures = _pictures(record.rows(), folder, stem=path.stem)
+        lines += [*_section(path, record), *(f"![{name}]({name})" for name in pictures), ""]
+    report = folder / REPORT
+    replace_file(report, "\n".join(lines).encode())
+    return report
+
+
+def _pictures(figures: Figures, folder: Path, *, stem: str) -> list[str]:
+    """Names of the pictures; none where matplotlib is not installed, and the tables say all the same."""
+    try:
+        from benchmarks.plots import plot_bars, plot_roofline
+    except ImportError:
+        return []
+    pictures = {f"{stem}.png": plot_bars(figures.rows)}
+    roofline = plot_roofline(figures)
+    if roofline is not None:
+        pictures[f"{stem}-roofline.png"] = roofline
+    for name, content in pictures.items():
+        replace_file(folder / name, content)
+    return list(pictures)
+
+
+def _section(path: Path, record: Record) -> Iterator[str]:
+    figures = record.rows()
+    yield f"## {record.benchmark}, {record.date:%Y-%m-%d}"
+    yield ""
+    yield machine_line(record.environment)
+    yield ""
+    yield f"`{record.command}`, record `{path.name}`, commit {record.environment.get('git_commit') or 'unknown'}."
+    if record.configuration.get("quick"):
+        yield "**Quick**: few samples of small cases, which show that it works and not how fast it is."
+    if figures.ceilings is not None:
+        products = figures.ceilings.matmul_flops_per_second.items()
+        rates = ", ".join(f"{rate / 1e12:,.3g} TFLOP/s in {name}" for name, rate in products)
+        copy = figures.ceilings.copy_bytes_per_second / 1e9
+        yield f"Ceilings measured in the same run: copy {copy:,.3g} GB/s, matrix product {rates}."
+    yield ""
+    for title, rows in groupby(figures.rows, key=lambda row: f"{row.benchmark}: {row.case}"):
+        yield from [f"### {title}", "", *table(list(rows)), ""]
+
+
+def table(rows: Sequence[Row]) -> list[str]:
+    """A Markdown table; every row is compared with the first."""
+    cells = [_HEADER, tuple("---" for _ in _HEADER), *(_cells(row, rows[0]) for row in rows)]
+    return [f"| {' | '.join(row)} |" for row in cells]
+
+
+def _cells(row: Row, base: Row) -> tuple[str, ...]:
+    if row.time is None:
+        return (row.provider, row.dtype, str(row.refused), *[""] * (len(_HEADER) - 3))
+    memory = row.process_peak_bytes if row.process_peak_bytes is not None else row.peak_memory_bytes
+    kind = " (process)" if row.process_peak_bytes is not None else ""
+    return (
+        row.provider,
+        row.dtype,
+        format_milliseconds(row.time.p50),
+        f"{format_milliseconds(row.time.p20)} to {format_milliseconds(row.time.p80)}",
+        str(row.time.num_runs),
+        format_rate(row),
+        format_ratio(row, base),
+        format_share(row.share_of_roofline),
+        format_bytes(memory) + kind,
+        f"`{row.kernels[0].name[:60]}`" if row.kernels else "",
+    )
+
+
+def main() -> int:
+    """Command line; the exit code."""
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.report", description=__doc__)
+    parser.add_argument("records", nargs="+", type=Path, help="records, or folders of records")
+    parser.add_argument("--out", type=Path, default=Path("runs/bench/report"), help="folder (%(default)s)")
+    arguments = parser.parse_args()
+    try:
+        records: dict[Path, Record] = {}
+        for path in arguments.records:
+            records |= read_records(path) if path.is_dir() else {path: read_record(path)}
+        say(f"report: {write_report(records, arguments.out)}")
+    except FastganError as error:
+        fail(str(error))
+        return error.exit_code
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,67 @@
+"""All benchmarks by name: `python -m benchmarks.suite kernels|step|data|parallel|all`, which is `fastgan bench`."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+
+from benchmarks import (
+    bench_bias_act,
+    bench_conv2d,
+    bench_conv_transpose2d,
+    bench_data,
+    bench_gradient_penalty,
+    bench_parallel,
+    bench_spectral_norm,
+    train_step,
+)
+from benchmarks.record import read_record
+from benchmarks.report import write_report
+from benchmarks.runner import MakeCases, add_options, read_options, run_benchmarks
+from fastgan.errors import FastganError
+from fastgan.train.log import fail, say
+
+# The most important ones first: a run that is cut short has those.
+KERNELS: dict[str, MakeCases] = {
+    "conv_transpose2d": bench_conv_transpose2d.cases,
+    "conv2d": bench_conv2d.cases,
+    "gradient_penalty": bench_gradient_penalty.cases,
+    "spectral_norm": bench_spectral_norm.cases,
+    "bias_act": bench_bias_act.cases,
+}
+TARGETS: dict[str, dict[str, MakeCases]] = {
+    "kernels": KERNELS,
+    "step": {"train_step": train_step.cases},
+    "data": {"data": bench_data.cases},
+    "parallel": {"parallel": bench_parallel.cases},
+}
+TARGETS["all"] = {name: cases for target in TARGETS.values() for name, cases in target.items()}
+CHOICES = (*TARGETS, *KERNELS)
+
+
+def main() -> int:
+    """Command line; the exit code."""
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.suite", description=__doc__)
+    parser.add_argument("target", choices=CHOICES, help="a group of benchmarks, or one kernel")
+    add_options(parser)
+    arguments = parser.parse_args()
+    target = arguments.target
+    try:
+        options = read_options(arguments)
+        path = run_benchmarks(
+            f"bench-{target}",
+            TARGETS.get(target) or {target: KERNELS[target]},
+            options,
+            module="suite",
+            finish=(lambda row: row) if options.is_quick else train_step.with_process_memory,
+        )
+        report = write_report({path: read_record(path)}, options.out / "report")
+    except FastganError as error:
+        fail(str(error))
+        return error.exit_code
+    say(f"report: {report}")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
