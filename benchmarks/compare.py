@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Sequence
 
 from benchmarks.record import Record
@@ -14,21 +15,22 @@ _PACKAGES = (("packages", "torch"), ("optional_packages", "triton"))
 
 
 def compare_rows(earlier: Sequence[Row], now: Sequence[Row]) -> list[str]:
-    """One line for every row with a time in both, and one for each that lost its time or is gone, worst first."""
+    """One line for every row with a time in both, one for each that lost or gained its time; worst first."""
     before, lines = {row.key: row for row in earlier}, []
     found = {row.key: row for row in now}
     for key in before.keys() & found.keys():
         lines.append(_line(before[key], found[key]))
-    counts = f"{len(before.keys() - found.keys())} rows of the earlier record are not in this one"
     lines.sort()
-    return [text for _, text in lines] + ([counts] if before.keys() - found.keys() else [])
+    num_gone = len(before.keys() - found.keys())
+    gone = [f"of the earlier record, {num_gone} of {len(before)} rows are not in this one"] if num_gone else []
+    return [text for _, text in lines] + gone
 
 
 def _line(before: Row, now: Row) -> tuple[float, str]:
     title = f"{now.benchmark}: {now.case}, {now.provider}, {now.dtype}"
     if now.time is None or before.time is None:
         if before.time is None:
-            return 1.0, f"new time    {title}" if now.time is not None else f"no time     {title}"
+            return math.inf, f"new time    {title}" if now.time is not None else f"no time     {title}"
         return 0.0, f"LOST        {title}: {now.refused}"
     ratio = before.time.p50 / now.time.p50
     times = f"{format_milliseconds(before.time.p50)} to {format_milliseconds(now.time.p50)}, {ratio:.2f}x"

@@ -169,8 +169,10 @@ def _as_float64(x: Tensor) -> Tensor:
 
 
 def _reason(error: Exception) -> str:
-    lines = str(error).strip().splitlines()
-    return f"{type(error).__name__}: {lines[0] if lines else 'no message'}"[:300]
+    """The first line of what it says; a RuntimeError, which providers raise on purpose, without its name."""
+    lines = str(error).strip().splitlines() or ["no message"]
+    name = "" if type(error) is RuntimeError else f"{type(error).__name__}: "
+    return f"{name}{lines[0]}"[:300]
 
 
 def _calls(case: Case, runs: dict[str, Run], settings: Settings) -> dict[str, Callable[[int], object]]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import datetime
+import itertools
 import json
 import shlex
 import sys
@@ -65,18 +66,21 @@ def write_record(
         "environment": environment(),
     }
     text = json.dumps(record, indent=2, allow_nan=False) + "\n"
-    records_dir.mkdir(parents=True, exist_ok=True)
-    number = 1
-    while True:
-        suffix = "" if number == 1 else f"-{number}"
-        path = records_dir / f"{now:%Y-%m-%d}-{benchmark}{suffix}.json"
+    return _write_new(records_dir, f"{now:%Y-%m-%d}-{benchmark}", text)
+
+
+def _write_new(folder: Path, stem: str, text: str) -> Path:
+    """Writes STEM.json, or the first of STEM-2.json, STEM-3.json ... that does not exist."""
+    folder.mkdir(parents=True, exist_ok=True)
+    for number in itertools.count(1):
+        path = folder / (f"{stem}.json" if number == 1 else f"{stem}-{number}.json")
         try:
             with path.open("x", encoding="utf-8") as file:
                 file.write(text)
         except FileExistsError:
-            number += 1
-        else:
-            return path
+            continue
+        return path
+    raise AssertionError("counting ends nowhere")
 
 
 def read_record(path: Path) -> Record:

@@ -14,7 +14,7 @@ from benchmarks.ceilings import measure_ceilings
 from benchmarks.compare import compare_rows, environment_differences
 from benchmarks.harness import Case, measure_cases
 from benchmarks.machine import default_device, gpu_clocks
-from benchmarks.record import read_record, write_record
+from benchmarks.record import Record, read_record, write_record
 from benchmarks.rows import Ceilings, Figures, Row
 from benchmarks.text import row_line
 from benchmarks.timing import FULL, QUICK
@@ -82,8 +82,26 @@ def run_benchmarks(
     """
     # Looked at first: an hour later would be late.
     earlier = None if options.compare is None else read_record(options.compare)
-    began = time.monotonic()
     clocks = [gpu_clocks()]
+    figures = measure(benchmarks, options, finish=finish)
+    clocks.append(gpu_clocks())
+    configuration = {
+        "benchmarks": list(benchmarks),
+        "device": options.device.type,
+        "quick": options.is_quick,
+        "gpu_clocks_before_and_after": clocks,
+    }
+    facts = figures.model_dump(mode="json", exclude_none=True)
+    path = write_record(title, facts, configuration=configuration, records_dir=options.out, module=module)
+    say(f"record: {path}")
+    if earlier is not None:
+        _say_comparison(earlier, read_record(path))
+    return path
+
+
+def measure(benchmarks: Mapping[str, MakeCases], options: Options, *, finish: Finish = lambda row: row) -> Figures:
+    """The rows of all benchmarks, each said as it comes, and the ceilings."""
+    began = time.monotonic()
     ceilings = measure_ceilings(options.device, dtypes=_dtypes(options), is_quick=options.is_quick)
     say(_ceilings_line(ceilings))
     rows: list[Row] = []
@@ -96,28 +114,14 @@ def run_benchmarks(
             on_rows=_say_rows,
             is_over=lambda: options.seconds is not None and time.monotonic() - began > options.seconds,
         )
-    clocks.append(gpu_clocks())
-    figures = Figures(rows=tuple(rows), ceilings=ceilings)
-    configuration = {
-        "benchmarks": list(benchmarks),
-        "device": options.device.type,
-        "quick": options.is_quick,
-        "gpu_clocks_before_and_after": clocks,
-    }
-    path = write_record(
-        title,
-        figures.model_dump(mode="json", exclude_none=True),
-        configuration=configuration,
-        records_dir=options.out,
-        module=module,
-    )
-    say(f"record: {path}")
-    if earlier is not None:
-        for difference in environment_differences(earlier, read_record(path)):
-            warn(difference)
-        for line in compare_rows(earlier.rows().rows, figures.rows):
-            say(line)
-    return path
+    return Figures(rows=tuple(rows), ceilings=ceilings)
+
+
+def _say_comparison(earlier: Record, now: Record) -> None:
+    for difference in environment_differences(earlier, now):
+        warn(difference)
+    for line in compare_rows(earlier.rows().rows, now.rows().rows):
+        say(line)
 
 
 def main_of(name: str, make_cases: MakeCases, *, description: str) -> int:

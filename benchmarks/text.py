@@ -57,13 +57,20 @@ def row_line(row: Row, *, base: Row) -> str:
     return f"{title}: {', '.join(fact for fact in facts if fact)}"
 
 
+def count(number: int, noun: str) -> str:
+    """ "1 core", "2 cores"."""
+    return f"{number} {noun}" if number == 1 else f"{number} {noun}s"
+
+
 def machine_line(environment: Mapping[str, Any]) -> str:
     """CPU, GPUs and versions of an environment, as one sentence."""
     cpu, gpus = environment["cpu"], environment.get("gpus") or []
     parts = [f"{gpu['name']}, {gpu['memory_gib']} GiB" for gpu in gpus]
     if gpus:
         parts.append(f"driver {environment['gpu_driver']}, CUDA {environment['cuda']}, cuDNN {environment['cudnn']}")
-    parts.append(f"{cpu['model']}, {cpu['num_cores']} cores, {cpu['num_threads']} threads, {cpu['vectors']}")
+    parts.append(
+        f"{cpu['model']}, {count(cpu['num_cores'], 'core')}, {count(cpu['num_threads'], 'thread')}, {cpu['vectors']}"
+    )
     bf16 = ", ".join(cpu["bf16_instructions"])
     parts.append(f"bf16 instructions: {bf16 or 'none'}")
     triton = environment["optional_packages"].get("triton")

@@ -1,0 +1,172 @@
+"""The numbers of README.md, from the newest records: `python -m benchmarks.readme_numbers` writes them into it."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+
+from benchmarks.record import RECORDS_DIR, Record, read_records
+from benchmarks.rows import Row
+from benchmarks.text import format_bytes, format_milliseconds, format_ratio, machine_line
+from fastgan.errors import DataError, FastganError
+from fastgan.train.files import replace_file
+from fastgan.train.log import fail, say
+
+README = Path(__file__).resolve().parents[1] / "README.md"
+START, END = "<!-- numbers -->", "<!-- /numbers -->"
+NOTHING = (
+    "Nothing has been measured yet. `fastgan bench all --out benchmarks/records` does, "
+    "and `python -m benchmarks.readme_numbers` writes the numbers here."
+)
+# Benchmarks of single ops, in the order of the table.
+_KERNELS = ("conv_transpose2d", "conv2d", "gradient_penalty", "spectral_norm", "bias_act")
+
+
+def replace_block(readme: str, block: str) -> str:
+    """`readme` with `block` between the markers.
+
+    Raises:
+        DataError: if it does not have each marker once, in order.
+    """
+    if readme.count(START) != 1 or readme.count(END) != 1 or readme.index(START) > readme.index(END):
+        raise DataError(f"README.md must hold {START} and then {END}, each once")
+    before, _, rest = readme.partition(START)
+    return f"{before}{START}\n{block}\n{END}{rest.partition(END)[2]}"
+
+
+def numbers(records: Mapping[Path, Record]) -> str:
+    """The Markdown between the markers: what each kind of record says, from the newest that is not quick.
+
+    Args:
+        records: by path, the oldest first.
+    """
+    slow = {path: record for path, record in records.items() if not record.configuration.get("quick")}
+    parts = [*_steps(slow), *_kernels(slow), *_import_time(slow), *_digits(slow)]
+    return "\n".join(parts).strip() or NOTHING
+
+
+def _newest(records: Mapping[Path, Record], benchmark: str) -> Iterator[tuple[Path, Record, list[Row]]]:
+    """The newest record with rows of `benchmark` on each kind of device."""
+    found: dict[str, tuple[Path, Record, list[Row]]] = {}
+    for path, record in records.items():
+        rows = [row for row in record.rows().rows if row.benchmark == benchmark]
+        for device in {row.device for row in rows}:
+            found[device] = path, record, [row for row in rows if row.device == device]
+    yield from (found[device] for device in sorted(found))
+
+
+def _steps(records: Mapping[Path, Record]) -> Iterator[str]:
+    for path, record, rows in _newest(records, "train_step"):
+        for case in dict.fromkeys(row.case for row in rows):
+            yield from _step_table(case, [row for row in rows if row.case == case])
+        yield from [*_sources({path: record}), ""]
+
+
+def _step_table(case: str, rows: Sequence[Row]) -> Iterator[str]:
+    yield f"Training steps, {case}:"
+    yield ""
+    yield "| step | images/s | 20th to 80th percentile | compared | peak memory |"
+    yield "|---|---|---|---|---|"
+    for row in rows:
+        if row.time is None or row.num_items is None:
+            yield f"| {row.provider} | {row.refused} | | | |"
+            continue
+        slow, fast = (row.num_items / milliseconds * 1e3 for milliseconds in (row.time.p80, row.time.p20))
+        memory = row.process_peak_bytes if row.process_peak_bytes is not None else row.peak_memory_bytes
+        cells = [row.provider, f"{row.items_per_second:,.0f}", f"{slow:,.0f} to {fast:,.0f}"]
+        yield f"| {' | '.join([*cells, format_ratio(row, rows[0]), format_bytes(memory)])} |"
+    yield ""
+
+
+def _kernels(records: Mapping[Path, Record]) -> Iterator[str]:
+    """fastgan's fastest implementation of every case against the usual way."""
+    sources: dict[Path, Record] = {}
+    lines = []
+    for benchmark in _KERNELS:
+        for path, record, rows in _newest(records, benchmark):
+            for case in dict.fromkeys(row.case for row in rows):
+                line = _kernel_line([row for row in rows if row.case == case])
+                if line is not None:
+                    lines.append(line)
+                    sources[path] = record
+    if not lines:
+        return
+    yield "Single ops, the fastest implementation of fastgan against PyTorch's own:"
+    yield ""
+    yield "| op | case | PyTorch | fastgan | implementation | compared |"
+    yield "|---|---|---|---|---|---|"
+    yield from [*lines, "", *_sources(sources), ""]
+
+
+def _kernel_line(rows: Sequence[Row]) -> str | None:
+    """None where there is nothing to compare: the reference of an op is plain PyTorch itself."""
+    base = rows[0]
+    ours = [row for row in rows if row.provider.startswith("fastgan") and row.time is not None]
+    ours = [row for row in ours if (base.provider, row.provider) != ("eager", "fastgan reference")]
+    if base.time is None or not ours:
+        return None
+    best = min(ours, key=lambda row: row.time.p50 if row.time else 0)
+    assert best.time is not None
+    times = f"{format_milliseconds(base.time.p50)} | {format_milliseconds(best.time.p50)}"
+    how = best.provider.removeprefix("fastgan ")
+    return f"| {base.benchmark} | {base.case}, {best.dtype} | {times} | {how} | {format_ratio(best, base)} |"
+
+
+def _import_time(records: Mapping[Path, Record]) -> Iterator[str]:
+    for path, record, rows in _newest(records, "import_time"):
+        times = {row.provider: row.time.p50 for row in rows if row.time is not None}
+        floor, imports, helps, torch = (format_milliseconds(milliseconds) for milliseconds in _starts(times))
+        yield f"`import fastgan` takes {imports} on top of the {floor} of Python itself; in all, `fastgan --help` takes"
+        yield f"{helps} and `import torch` {torch}."
+        yield from [*_sources({path: record}), ""]
+
+
+def _starts(times: Mapping[str, float]) -> tuple[float, float, float, float]:
+    """Python alone, what `import fastgan` adds, the help, and torch."""
+    floor = times["nothing"]
+    return floor, max(times["import fastgan"] - floor, 0.0), times["fastgan --help"], times["import torch"]
+
+
+def _digits(records: Mapping[Path, Record]) -> Iterator[str]:
+    scores = [(path, record) for path, record in records.items() if record.benchmark == "digits_quality"]
+    for path, record in scores[-1:]:
+        facts = record.figures
+        generated, real = f"{facts['num_generated']:,} generated digits", f"{facts['num_real']:,} real ones"
+        images = f"{facts['images_seen']:,} images"
+        yield f"Fréchet distance of {generated} from {real}, after {images}: {facts['frechet_distance']:.2f}."
+        ours, floor = facts["frechet_distance_half"], facts["frechet_floor_half"]
+        half = f"{facts['num_half']:,}"
+        yield f"Between samples of {half} it is {ours:.2f}; the floor, real from other real ones, {floor:.2f}."
+        yield "The features are those of a digit classifier trained here; the score is no FID of other projects."
+        yield from [*_sources({path: record}), ""]
+
+
+def _sources(records: Mapping[Path, Record]) -> Iterator[str]:
+    """One line per machine and commit, with the records that come from there."""
+    links: dict[str, list[str]] = {}
+    for path, record in records.items():
+        commit = (record.environment.get("git_commit") or "unknown")[:10]
+        origin = f"{machine_line(record.environment)}; commit {commit}"
+        links.setdefault(origin, []).append(f"[{path.stem}](benchmarks/records/{path.name})")
+    for origin, names in links.items():
+        yield f"({', '.join(names)}: {origin})"
+
+
+def main() -> int:
+    """Command line; the exit code."""
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.readme_numbers", description=__doc__)
+    parser.parse_args()
+    try:
+        text = README.read_text(encoding="utf-8")
+        replace_file(README, replace_block(text, numbers(read_records(RECORDS_DIR))).encode())
+    except FastganError as error:
+        fail(str(error))
+        return error.exit_code
+    say(f"{README.name}: numbers from {RECORDS_DIR.name}/")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,181 @@
+"""Every benchmark's quick cases run, and every provider on a CPU is right; counts of bytes and FLOPs are right."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+from torch.utils.flop_counter import FlopCounterMode
+
+from benchmarks import bench_spectral_norm, import_time, process_memory, suite, train_step
+from benchmarks.convolutions import CPU_SHAPES, GPU_SHAPES, Shape, shapes
+from benchmarks.harness import Case, Provider, measure_case
+from benchmarks.machine import cache_bytes, require_bf16
+from benchmarks.op_cases import BACKWARD, FORWARD, run_of
+from benchmarks.op_counts import Counts, count_ops
+from benchmarks.record import read_record
+from benchmarks.runner import Options, run_benchmarks
+from benchmarks.step_providers import NAMES, steps_per_period
+from benchmarks.timing import Settings
+from fastgan.ops import conv2d, conv_transpose2d
+from fastgan.train.config import load_config
+from tests.guards.tree import ROOT
+
+CPU = torch.device("cpu")
+QUICK = Options(CPU, is_quick=True)
+ONCE = Settings(min_rounds=1, max_rounds=1, num_warmup_calls=1, seconds_per_provider=0, min_sample_seconds=0)
+
+
+@pytest.mark.parametrize("name", [*suite.KERNELS, "data", "parallel"])
+def test_every_provider_is_right(name: str) -> None:
+    cases = list(suite.TARGETS["all"][name](QUICK))
+    assert cases
+    for case in cases:
+        rows = measure_case(case, ONCE)
+        assert len(rows) >= (1 if name == "parallel" else 2)
+        for row in rows:
+            assert row.refused is None, row
+            assert row.item is not None
+
+
+def test_all_runs_every_benchmark_once() -> None:
+    modules = {path.stem.removeprefix("bench_") for path in (ROOT / "benchmarks").glob("bench_*.py")}
+    assert suite.TARGETS["all"].keys() == modules | {"train_step"}
+
+
+def test_the_step_is_measured_against_the_usual_way_in_whole_periods() -> None:
+    (case,) = train_step.cases(QUICK)
+    config = load_config("digits")
+    assert [provider.name for provider in case.providers] == list(NAMES)
+    assert NAMES[0] == "usual"
+    assert case.num_items == steps_per_period(config) * config.batch_images
+    assert case.counts_ops
+
+
+def test_a_step_row_says_what_the_step_asks_of_torch() -> None:
+    tiny = [f"{network}.channels=4" for network in ("generator", "discriminator")]
+    config = load_config("digits", overrides=[*tiny, "batch_images=2", "penalties=[]"])
+    case = train_step.preset_case(config, CPU)
+    chosen = [provider for provider in case.providers if provider.dtype == "fp32"]
+    providers = tuple(provider for provider in chosen if provider.name in {"usual", "fastgan fp32"})
+    usual, ours = measure_case(Case(**{**vars(case), "providers": providers}), ONCE)
+    assert usual.refused is None
+    assert ours.refused is None
+    assert ours.num_ops < usual.num_ops
+    assert ours.num_collectives == ours.num_bytes_sent == 0
+
+
+def test_long_periods_are_refused() -> None:
+    config = load_config("digits", overrides=["penalties=[{kind: r1, weight: 1.0, every: 17}]"])
+    with pytest.raises(ValueError, match="repeat every 17 updates"):
+        steps_per_period(config)
+
+
+@pytest.mark.parametrize("shape", [Shape(2, 4, 3, 8), Shape(2, 4, 3, 8, kernel_size=3, output_padding=1)])
+@pytest.mark.parametrize("mirrored", [False, True])
+def test_shapes_flops_and_bytes(shape: Shape, mirrored: bool) -> None:
+    shape = shape.mirrored if mirrored else shape
+    inputs = shape.make_inputs(0, dtype=torch.float32, device=CPU)
+    padding = {"stride": shape.stride, "padding": shape.padding}
+    if shape.transposed:
+        padding["output_padding"] = shape.output_padding
+    op = conv_transpose2d if shape.transposed else conv2d
+    for direction in (FORWARD, BACKWARD):
+        with FlopCounterMode(display=False) as counter:
+            outputs = run_of(lambda *tensors: op(*tensors, **padding), direction)(*inputs)
+        assert counter.get_total_flops() == shape.num_flops(direction)
+        assert list(outputs[0].shape[1:]) == [shape.out_channels, shape.out_resolution, shape.out_resolution]
+    numbers = [x.numel() for x in inputs]
+    assert shape.num_bytes(FORWARD, torch.bfloat16) == 2 * (numbers[0] + numbers[1] + numbers[3])
+
+
+def test_the_convolution_goes_the_other_way() -> None:
+    up = Shape(16, 64, 32, 512)
+    assert up.name == "N16 64 to 32, 512 to 1024 px, k4 s2"
+    assert up.mirrored.name == "N16 32 to 64, 1024 to 512 px, k4 s2"
+    assert up.mirrored.num_flops(FORWARD) == up.num_flops(FORWARD)
+
+
+def test_a_gpu_gets_both_kernel_sizes_and_a_cpu_smaller_shapes() -> None:
+    gpu = list(shapes(Options(torch.device("cuda")), transposed=True))
+    assert {shape.kernel_size for shape in gpu} == {3, 4}
+    assert gpu[: len(GPU_SHAPES)] == list(GPU_SHAPES)
+    assert list(shapes(Options(CPU), transposed=True)) == list(CPU_SHAPES)
+
+
+def test_a_wrong_spectral_norm_is_found() -> None:
+    case = bench_spectral_norm.spectral_norm_case("two", ((4, 6), (3, 5)), QUICK)
+    provider = Provider("late", build=lambda: _iterated_twice(case))
+    rows = measure_case(Case(**{**vars(case), "providers": (*case.providers, provider)}), ONCE)
+    assert [row.time is None for row in rows] == [False, False, True]
+
+
+def _iterated_twice(case: Case) -> bench_spectral_norm.Run:
+    run = bench_spectral_norm.fastgan_run(case.make_inputs(0), impl="reference")
+    run()
+    return run
+
+
+def test_import_time_starts_an_interpreter_for_every_program(monkeypatch: pytest.MonkeyPatch) -> None:
+    starts = {"nothing": ["-c", "pass"], "a failure": ["-c", "raise SystemExit(3)"]}
+    monkeypatch.setattr(import_time, "PROGRAMS", {"nothing": starts["nothing"]})
+    (row,) = import_time.measure(QUICK).rows
+    assert row.time is not None
+    monkeypatch.setattr(import_time, "PROGRAMS", starts)
+    with pytest.raises(subprocess.CalledProcessError, match="exit status 3"):
+        import_time.measure(QUICK)
+
+
+def test_the_peak_of_a_process_is_its_own(tmp_path: Path) -> None:
+    status = tmp_path / "status"
+    status.write_text("Name:\tpython\nVmHWM:\t   1024 kB\n")
+    assert process_memory.own_peak_bytes(status) == 1 << 20
+    status.write_text("Name:\tpython\n")
+    with pytest.raises(ValueError, match="no line VmHWM"):
+        process_memory.own_peak_bytes(status)
+    program = (
+        "from benchmarks.process_memory import own_peak_bytes as peak; "
+        "a = peak(); x = bytearray(64 << 20); print(peak() - a)"
+    )
+    done = subprocess.run([sys.executable, "-c", program], cwd=ROOT, capture_output=True, text=True, check=True)
+    assert int(done.stdout) > 60 << 20
+
+
+def test_ops_and_new_bytes_are_counted() -> None:
+    x = torch.ones(10)
+    assert count_ops(lambda: (x + 1).view(2, 5).mul_(2)) == Counts(3, 40, 0, 0)
+
+
+def test_bf16_needs_instructions(monkeypatch: pytest.MonkeyPatch) -> None:
+    for flags, refused in (([], True), (["amx_bf16"], False)):
+        monkeypatch.setattr("benchmarks.machine.cpu_facts", lambda flags=flags: {"bf16_instructions": flags})
+        if refused:
+            with pytest.raises(RuntimeError, match="no bf16 instructions"):
+                require_bf16(CPU)
+        else:
+            require_bf16(CPU)
+    require_bf16(torch.device("cuda"))
+
+
+def test_the_last_cache_has_a_size() -> None:
+    assert 1 << 18 <= cache_bytes(CPU) <= 1 << 32
+
+
+def test_a_run_ends_with_a_record_and_a_comparison(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    benchmarks = {"spectral_norm": suite.KERNELS["spectral_norm"]}
+    first = run_benchmarks("bench-x", benchmarks, QUICK._replace(out=tmp_path), module="suite")
+    second = run_benchmarks("bench-x", benchmarks, QUICK._replace(out=tmp_path, compare=first), module="suite")
+    assert first != second
+    record = read_record(second)
+    assert record.configuration["benchmarks"] == ["spectral_norm"]
+    assert record.configuration["quick"] is True
+    assert record.rows().ceilings is not None
+    output = capsys.readouterr().out
+    assert output.count("spectral_norm: quick, 3 layers, fastgan reference") == 3
+
+
+def test_no_case_begins_after_the_given_time(tmp_path: Path) -> None:
+    options = QUICK._replace(out=tmp_path, seconds=0.0)
+    path = run_benchmarks("bench-x", {"conv2d": suite.KERNELS["conv2d"]}, options, module="suite")
+    assert read_record(path).rows().rows == ()

@@ -1,0 +1,158 @@
+"""Records are read back as they were written, compared row by row, and shown as tables and pictures."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from benchmarks.compare import compare_rows, environment_differences, verdict
+from benchmarks.plots import plot_roofline
+from benchmarks.record import read_record, read_records, write_record
+from benchmarks.report import table, write_report
+from benchmarks.rows import Ceilings, Figures, Row, Spread
+from benchmarks.text import format_milliseconds, row_line
+from fastgan.errors import DataError
+
+PNG = b"\x89PNG"
+
+
+def row(provider: str = "eager", *, p20: float = 1.0, p50: float = 2.0, p80: float = 3.0, **facts: Any) -> Row:
+    time = None if "refused" in facts else Spread(p20=p20, p50=p50, p80=p80, num_runs=5, num_calls=1)
+    return Row(benchmark="b", case="c", provider=provider, device="cpu", dtype="fp32", time=time, **facts)
+
+
+def write(folder: Path, *rows: Row, ceilings: Ceilings | None = None, **configuration: Any) -> Path:
+    figures = Figures(rows=rows, ceilings=ceilings).model_dump(mode="json", exclude_none=True)
+    return write_record(
+        "bench-all", figures, configuration=configuration, arguments=["all"], records_dir=folder, module="suite"
+    )
+
+
+def test_a_record_is_read_back(tmp_path: Path) -> None:
+    path = write(tmp_path, row(), row("other", refused="needs a GPU"), quick=True)
+    record = read_record(path)
+    assert record.rows().rows == (row(), row("other", refused="needs a GPU"))
+    assert record.command == "python -m benchmarks.suite all"
+    assert record.configuration == {"quick": True}
+    assert list(read_records(tmp_path)) == [path]
+
+
+def test_a_record_of_another_kind_has_no_rows(tmp_path: Path) -> None:
+    path = write_record("digits_quality", {"x": 1}, configuration={}, arguments=[], records_dir=tmp_path)
+    assert read_record(path).rows().rows == ()
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        (None, "cannot be read: No such file"),
+        ("{", "the file: Invalid JSON"),
+        ('{"benchmark": "b"}', "date: Field required"),
+    ],
+)
+def test_what_is_no_record_is_refused_in_one_line(tmp_path: Path, text: str | None, message: str) -> None:
+    path = tmp_path / "a.json"
+    if text is not None:
+        path.write_text(text)
+    with pytest.raises(DataError, match=message) as caught:
+        read_record(path)
+    assert "\n" not in str(caught.value)
+
+
+def test_a_row_with_a_missing_fact_is_refused(tmp_path: Path) -> None:
+    path = write_record("bench-all", {"rows": [{"case": "c"}]}, configuration={}, records_dir=tmp_path)
+    with pytest.raises(DataError, match=r"is not a record: rows\.0\.benchmark: Field required"):
+        read_record(path)
+
+
+@pytest.mark.parametrize(
+    ("now", "expected"),
+    [
+        ({"p20": 3.1, "p50": 3.2, "p80": 3.3}, "SLOWER"),
+        ({"p20": 2.9, "p50": 3.2, "p80": 3.3}, "the same"),
+        ({"p20": 0.7, "p50": 0.8, "p80": 0.9}, "faster"),
+        ({"p20": 0.7, "p50": 0.8, "p80": 1.1}, "the same"),
+    ],
+)
+def test_slower_means_by_more_than_the_spread(now: dict[str, float], expected: str) -> None:
+    assert verdict(row(), row(**now)) == expected
+
+
+def test_rows_are_compared_by_their_key_worst_first() -> None:
+    before = [row("a"), row("b"), row("c"), row("gone"), row("new", refused="missing")]
+    now = [
+        row("a"),
+        row("b", p20=8, p50=9, p80=10),
+        row("c", refused="wrong result"),
+        row("new"),
+        row("unknown"),
+    ]
+    lines = compare_rows(before, now)
+    assert [line.split()[0] for line in lines] == ["LOST", "SLOWER", "the", "new", "of"]
+    assert lines[1] == "SLOWER      b: c, b, fp32: 2 ms to 9 ms, 0.22x"
+    assert lines[-1] == "of the earlier record, 1 of 5 rows are not in this one"
+
+
+def test_another_machine_is_named(tmp_path: Path) -> None:
+    record = read_record(write(tmp_path, row(), quick=False))
+    other = record.model_copy(
+        update={
+            "environment": record.environment | {"packages": {"torch": "1.0"}},
+            "configuration": {"quick": True},
+        }
+    )
+    assert list(environment_differences(record, record)) == []
+    found = "\n".join(environment_differences(other, record))
+    assert "torch was 1.0 in the earlier record" in found
+    assert "quick was True" in found
+
+
+def test_a_table_shows_ratios_and_reasons() -> None:
+    rows = [
+        row(num_items=4, item="images"),
+        row("twice", p20=0.9, p50=1.0, p80=1.1),
+        row("none", refused="needs a GPU"),
+    ]
+    lines = table(rows)
+    assert lines[2].startswith("| eager | fp32 | 2 ms | 1 ms to 3 ms | 5 | 2,000 images/s | 1.00x |")
+    assert "| twice | fp32 | 1 ms | 0.9 ms to 1.1 ms | 5 |  | 2.00x |" in lines[3]
+    assert lines[4].startswith("| none | fp32 | needs a GPU |")
+    assert len({line.count("|") for line in lines}) == 1
+
+
+def test_a_report_has_tables_and_pictures(tmp_path: Path) -> None:
+    ceilings = Ceilings(copy_bytes_per_second=1e9, matmul_flops_per_second={"fp32": 1e12})
+    path = write(tmp_path, row(num_bytes=8, num_flops=16), row("none", refused="needs a GPU"), ceilings=ceilings)
+    report = write_report({path: read_record(path)}, tmp_path / "report")
+    text = report.read_text(encoding="utf-8")
+    assert "### b: c" in text
+    assert "copy 1 GB/s" in text
+    pictures = sorted(path.name for path in (tmp_path / "report").glob("*.png"))
+    assert pictures == [f"{path.stem}-roofline.png", f"{path.stem}.png"]
+    for name in pictures:
+        assert f"![{name}]({name})" in text
+        assert (tmp_path / "report" / name).read_bytes().startswith(PNG)
+
+
+def test_without_rows_there_is_no_report(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match="no record holds rows"):
+        write_report({}, tmp_path)
+
+
+def test_a_roofline_needs_bytes_flops_and_ceilings() -> None:
+    ceilings = Ceilings(copy_bytes_per_second=1e9, matmul_flops_per_second={"fp32": 1e12})
+    assert plot_roofline(Figures(rows=(row(),), ceilings=ceilings)) is None
+    assert plot_roofline(Figures(rows=(row(num_bytes=8, num_flops=16),))) is None
+
+
+@pytest.mark.parametrize(
+    ("milliseconds", "text"), [(0.0123, "12.3 µs"), (0.5, "0.5 ms"), (12.345, "12.3 ms"), (2345.0, "2.35 s")]
+)
+def test_times_have_three_digits_and_a_unit(milliseconds: float, text: str) -> None:
+    assert format_milliseconds(milliseconds) == text
+
+
+def test_a_line_says_what_a_row_says() -> None:
+    fast = row("fast", p20=0.9, p50=1.0, p80=1.1, peak_memory_bytes=1 << 20)
+    assert row_line(fast, base=row()) == "b: c, fast, fp32: 1 ms (0.9 ms to 1.1 ms), 2.00x of eager, 1.0 MiB"
+    assert row_line(row("x", refused="no"), base=row()) == "b: c, x, fp32: no"
