@@ -15,7 +15,7 @@ from torch import Tensor
 
 from fastgan.data.bad import BadImageError, BadImages
 from fastgan.data.decode import Fit, ImageFormat, decode_image, fit_image
-from fastgan.data.labels import label_images, parse_labels
+from fastgan.data.labels import label_images, parse_labels, parse_names
 from fastgan.data.source import Entry, Source, open_source
 from fastgan.errors import DataError
 
@@ -191,8 +191,8 @@ def open_dataset(
     image_format = ImageFormat(resolution, channels, fit)
     source = open_source(path)
     names = [entry.name for entry in source.entries]
-    table = _read_table(source)
-    missing = sorted(set(table or ()).difference(names))
+    table, listed = _read_table(source, with_labels=labels)
+    missing = sorted(listed.difference(names))
     total = len(names) + len(missing)
     bad = BadImages(source.path, num_listed=total, max_fraction=max_bad_fraction, on_warning=on_warning)
     bad.add((name, "dataset.json names it, but it is missing") for name in missing)
@@ -204,10 +204,15 @@ def open_dataset(
     return dataset
 
 
-def _read_table(source: Source) -> dict[str, int] | None:
-    """Label by name from the `dataset.json` of `source`, None without one or without labels in it."""
+def _read_table(source: Source, *, with_labels: bool) -> tuple[dict[str, int] | None, set[str]]:
+    """Label by name from the `dataset.json` of `source`, None without labels; and the names that it lists."""
     text = source.read_labels()
-    return None if text is None else parse_labels(text, path=source.path)
+    if text is None:
+        return None, set()
+    if not with_labels:
+        return None, set(parse_names(text))
+    table = parse_labels(text, path=source.path)
+    return table, set(table or ())
 
 
 def _next_good(num_images: int, bad: Sequence[int]) -> NDArray[np.int64]:

@@ -62,7 +62,7 @@ def decode_image(encoded: bytes, *, channels: Literal[1, 3]) -> Image.Image:
             image.load()
             upright = ImageOps.exif_transpose(image)
         return _without_alpha(_to_8_bits(upright)).convert("L" if channels == 1 else "RGB")
-    except (BadImageError, MemoryError):
+    except BadImageError:
         raise
     except UnidentifiedImageError as error:
         raise BadImageError(f"not an image in a known format ({', '.join(_FORMATS)})") from error
@@ -92,12 +92,11 @@ def fit_image(image: Image.Image, *, image_format: ImageFormat, name: str) -> ND
 
 def _to_8_bits(image: Image.Image) -> Image.Image:
     """Grey of more than 8 bits scaled to 8, so that 65535 becomes 255; other images unchanged."""
-    if not image.mode.startswith(("I", "F")):
+    if image.mode in ("I", "F"):
+        raise BadImageError(f"its pixels have 32 bits (mode {image.mode}) and no known range; save it with 16")
+    if not image.mode.startswith("I;16"):
         return image
-    values = np.asarray(image)
-    if image.mode == "F" or values.min() < 0 or values.max() > 65535:
-        raise BadImageError(f"pixels of mode {image.mode} lie outside of 0 to 65535; save it with 8 or 16 bits")
-    return Image.fromarray(((values.astype(np.int64) + 128) // 257).astype(np.uint8))
+    return Image.fromarray(((np.asarray(image).astype(np.int64) + 128) // 257).astype(np.uint8))
 
 
 def _without_alpha(image: Image.Image) -> Image.Image:

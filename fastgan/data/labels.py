@@ -9,6 +9,9 @@ from numpy.typing import NDArray
 from fastgan.data.source import LABELS_NAME
 from fastgan.errors import DataError
 
+# One embedding row per class: more than this is a mistake in the labels.
+MAX_CLASSES = 1 << 20
+
 _RULE = f'{LABELS_NAME} must be {{"labels": [[image name, integer from 0], ...]}} or {{"labels": null}}'
 
 
@@ -38,10 +41,20 @@ def parse_labels(text: bytes, *, path: str) -> dict[str, int] | None:
         if name in labels:
             raise DataError(f"{where} names image {name!r} twice; keep one of the two entries")
         # True and False are integers to Python, but not to whoever wrote the file.
-        if not isinstance(label, int) or isinstance(label, bool) or not 0 <= label < 1 << 31:
+        if not isinstance(label, int) or isinstance(label, bool) or not 0 <= label < MAX_CLASSES:
             raise DataError(f"label {json.dumps(label)[:80]} of image {name!r} in {where} is no class number; {_RULE}")
         labels[name] = label
     return labels
+
+
+def parse_names(text: bytes) -> list[str]:
+    """The image names in a `dataset.json` whose labels are not asked for, and so may be anything."""
+    try:
+        pairs = json.loads(text)["labels"]
+    except (ValueError, RecursionError, KeyError, TypeError):
+        return []
+    pairs = pairs if isinstance(pairs, list) else []
+    return [pair[0] for pair in pairs if isinstance(pair, list) and pair and isinstance(pair[0], str)]
 
 
 def label_images(

@@ -17,7 +17,7 @@ from fastgan.data.dataset import ImageDataset, Sample
 from fastgan.data.order import SampleOrder
 
 # Prefetched batches that wait to be taken; a further one drops the oldest.
-_MAX_WAITING = 4
+_MAX_WAITING = 256
 
 
 class Batch(NamedTuple):

@@ -18,6 +18,8 @@ from fastgan.errors import DataError, did_you_mean
 IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".bmp", ".gif", ".tif", ".tiff", ".ppm", ".pgm")
 LABELS_NAME = "dataset.json"
 DIGITS = "digits"
+# No encoded image is larger; a damaged or malicious zip may claim to be.
+MAX_ENCODED_BYTES = 256 << 20
 _DIGITS_PATH = Path(__file__).parent / "digits" / "digits28.zip"
 
 
@@ -50,7 +52,10 @@ def open_source(path: str) -> Source:
     """
     if path == DIGITS:
         return ZipSource(str(_DIGITS_PATH))
-    location = Path(path).expanduser()
+    try:
+        location = Path(path).expanduser()
+    except RuntimeError as error:
+        raise DataError(f"data.path={path} names a user without a home folder; write the whole path") from error
     try:
         if location.is_dir():
             return FolderSource(path)
@@ -86,8 +91,12 @@ class FolderSource:
         self.entries = _sorted_entries(sizes.items(), path=path, others=others)
 
     def read(self, name: str) -> bytes:
+        location = self._root / name
         try:
-            return (self._root / name).read_bytes()
+            # Reading a pipe or a device would wait for ever.
+            if location.exists() and not location.is_file():
+                raise BadImageError("it is not a regular file")
+            return location.read_bytes()
         except OSError as error:
             raise BadImageError(_describe(error)) from error
 
@@ -132,7 +141,11 @@ class ZipSource:
         except (OSError, zipfile.BadZipFile) as error:
             raise DataError(f"data.path={self.path} can no longer be read: {_describe(error)}") from error
         try:
+            if handle.getinfo(name).file_size > MAX_ENCODED_BYTES:
+                raise BadImageError(f"it unpacks to more than {MAX_ENCODED_BYTES >> 20} MiB")
             return handle.read(name)
+        except BadImageError:
+            raise
         except KeyError as error:
             raise BadImageError("it is missing in the zip file") from error
         # A damaged member shows as any error of its decompressor: zlib.error, lzma.LZMAError, RuntimeError, ...

@@ -4,6 +4,8 @@ Shape legend: N batch, C input channels, O output channels, H W pixels, K kernel
 """
 
 import math
+from collections.abc import Callable
+from typing import ClassVar
 
 import torch
 from torch import Tensor, nn
@@ -27,6 +29,7 @@ class Conv2d(nn.Module):
 
     weight: nn.Parameter
     bias: nn.Parameter | None
+    _op: ClassVar[Callable[..., Tensor]] = staticmethod(conv2d)
 
     def __init__(
         self,
@@ -67,7 +70,7 @@ class Conv2d(nn.Module):
 
     def forward(self, x: Tensor, scale: Tensor | None = None) -> Tensor:
         """[N, C, H, W] to [N, O, H', W'] in the dtype of `x`; `scale` as in `fastgan.ops.conv2d`."""
-        return conv2d(
+        return self._op(
             x,
             self.weight.to(x.dtype),
             self.bias,
@@ -86,6 +89,8 @@ class Conv2d(nn.Module):
 class ConvTranspose2d(Conv2d):
     """Transposed convolution with its epilogue; arguments as `Conv2d`."""
 
+    _op: ClassVar[Callable[..., Tensor]] = staticmethod(conv_transpose2d)
+
     @staticmethod
     def _weight_shape(in_channels: int, out_channels: int, kernel_size: int) -> tuple[int, int, int, int]:
         return (in_channels, out_channels, kernel_size, kernel_size)
@@ -101,25 +106,17 @@ class ConvTranspose2d(Conv2d):
         """[O, K K C], as for `Conv2d`."""
         return self.weight.permute(1, 2, 3, 0).flatten(1)
 
-    def forward(self, x: Tensor, scale: Tensor | None = None) -> Tensor:
-        """[N, C, H, W] to [N, O, H', W'] in the dtype of `x`; `scale` as in `fastgan.ops.conv_transpose2d`."""
-        return conv_transpose2d(
-            x,
-            self.weight.to(x.dtype),
-            self.bias,
-            stride=self.stride,
-            padding=self.padding,
-            scale=scale,
-            activation=self.activation,
-            impl=self.impl,
-        )
-
 
 def activation_gain(activation: str) -> float:
-    """Factor that keeps the second moment through the activation (He et al. 2015, equation 10 and section 2.2)."""
+    """1 / sqrt(E[activation(x)^2]) for x standard normal: keeps the second moment from layer to layer.
+
+    tanh has gain 1: it ends a network, where nothing is to be kept up. Source: He et al. 2015, arXiv:1502.01852.
+    """
     match activation:
-        case "relu" | "silu":
+        case "relu":
             return math.sqrt(2.0)
         case "leaky_relu":
             return math.sqrt(2.0 / (1.0 + LEAKY_RELU_SLOPE**2))
+        case "silu":
+            return 1.6765  # 1 / sqrt(0.35580), by numerical integration
     return 1.0

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 class PixelNorm(nn.Module):
     """x / sqrt(mean over channels of x^2 + epsilon), at each pixel.
 
-    Source: Karras et al. 2018, arXiv:1710.10196, section 4.2.
+    Source: Karras et al. 2018, arXiv:1710.10196.
     """
 
     def __init__(self, *, epsilon: float = 1e-8) -> None:

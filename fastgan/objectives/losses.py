@@ -42,7 +42,7 @@ class AdversarialLoss(ABC):
 class NonSaturating(AdversarialLoss):
     """D: softplus(-D(x)) + softplus(D(G(z))). G: softplus(-D(G(z))).
 
-    Source: Goodfellow et al. 2014, arXiv:1406.2661, section 3.
+    Source: Goodfellow et al. 2014, arXiv:1406.2661.
     """
 
     def discriminator(self, real: Tensor, fake: Tensor) -> Tensor:
@@ -55,7 +55,7 @@ class NonSaturating(AdversarialLoss):
 class Hinge(AdversarialLoss):
     """D: max(0, 1 - D(x)) + max(0, 1 + D(G(z))). G: -D(G(z)).
 
-    Source: Lim and Ye 2017, arXiv:1705.02894; Miyato et al. 2018, arXiv:1802.05957, equations 16 and 17.
+    Source: Lim and Ye 2017, arXiv:1705.02894; Miyato et al. 2018, arXiv:1802.05957.
     """
 
     def discriminator(self, real: Tensor, fake: Tensor) -> Tensor:
@@ -68,7 +68,7 @@ class Hinge(AdversarialLoss):
 class Wasserstein(AdversarialLoss):
     """D: D(G(z)) - D(x). G: -D(G(z)). Wants a penalty that keeps D 1-Lipschitz.
 
-    Source: Arjovsky et al. 2017, arXiv:1701.07875, equation 2.
+    Source: Arjovsky et al. 2017, arXiv:1701.07875.
     """
 
     def discriminator(self, real: Tensor, fake: Tensor) -> Tensor:
@@ -85,7 +85,7 @@ class Wasserstein(AdversarialLoss):
 class LeastSquares(AdversarialLoss):
     """D: 1/2 (D(x) - 1)^2 + 1/2 D(G(z))^2. G: 1/2 (D(G(z)) - 1)^2.
 
-    Source: Mao et al. 2017, arXiv:1611.04076, equation 9.
+    Source: Mao et al. 2017, arXiv:1611.04076.
     """
 
     def discriminator(self, real: Tensor, fake: Tensor) -> Tensor:
@@ -102,7 +102,7 @@ class LeastSquares(AdversarialLoss):
 class Relativistic(AdversarialLoss):
     """D: softplus(D(G(z)) - D(x)). G: softplus(D(x) - D(G(z))): RpGAN, the loss of R3GAN.
 
-    Source: Jolicoeur-Martineau 2018, arXiv:1807.00734; Huang et al. 2024, arXiv:2501.05441, section 2.
+    Source: Jolicoeur-Martineau 2018, arXiv:1807.00734; Huang et al. 2025, arXiv:2501.05441.
     """
 
     generator_reads_real = True

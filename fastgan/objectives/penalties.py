@@ -44,7 +44,7 @@ def r1_penalty(logits: Tensor, images: Tensor) -> Tensor:
         Scalar float32, differentiable once more.
     Raises:
         ValueError: if `images` does not require grad.
-    Source: Mescheder et al. 2018, arXiv:1801.04406, section 4.1.
+    Source: Mescheder et al. 2018, arXiv:1801.04406.
     """
     return gradient_penalty(input_gradients(logits, images)).mean()
 
@@ -52,7 +52,7 @@ def r1_penalty(logits: Tensor, images: Tensor) -> Tensor:
 def r2_penalty(logits: Tensor, images: Tensor) -> Tensor:
     """Mean over the batch of |d logits / d images|^2 on generated images; arguments as `r1_penalty`.
 
-    Source: Mescheder et al. 2018, arXiv:1801.04406, section 4.1.
+    Source: Mescheder et al. 2018, arXiv:1801.04406.
     """
     return gradient_penalty(input_gradients(logits, images)).mean()
 
@@ -60,7 +60,7 @@ def r2_penalty(logits: Tensor, images: Tensor) -> Tensor:
 def wgan_gp_penalty(logits: Tensor, images: Tensor) -> Tensor:
     """Mean over the batch of (|d logits / d images| - 1)^2 on interpolates; arguments as `r1_penalty`.
 
-    Source: Gulrajani et al. 2017, arXiv:1704.00028, equation 3.
+    Source: Gulrajani et al. 2017, arXiv:1704.00028.
     """
     return gradient_penalty(input_gradients(logits, images), center=1.0).mean()
 

@@ -10,7 +10,7 @@ from fastgan.errors import did_you_mean
 
 ACTIVATIONS = ("linear", "relu", "leaky_relu", "tanh", "silu")
 
-# The slope that GAN papers use since DCGAN (Radford et al. 2016, arXiv:1511.06434, section 3).
+# The slope that GAN papers use since DCGAN (Radford et al. 2016, arXiv:1511.06434).
 LEAKY_RELU_SLOPE = 0.2
 
 _FLOATS = (torch.float16, torch.bfloat16, torch.float32, torch.float64)

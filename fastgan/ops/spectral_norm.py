@@ -1,7 +1,7 @@
 """Spectral norm of several matrices at once, by power iteration.
 
 Shape legend: L matrices; matrix i is [R_i, K_i], its left vector u_i is [R_i], its right vector v_i is [K_i].
-Source: Miyato et al. 2018, arXiv:1802.05957, section 2.1 and appendix A.
+Source: Miyato et al. 2018, arXiv:1802.05957.
 """
 
 from collections.abc import Sequence
@@ -50,7 +50,7 @@ def spectral_norm(
     """[L] of sigma_i = u_i' W_i v_i, the estimate of each matrix's largest singular value.
 
     Args:
-        matrices, left, right: as in `power_iteration_`; u and v are constants, as in Miyato et al., equation 12.
+        matrices, left, right: as in `power_iteration_`; u and v are constants, as in Miyato et al.
     Returns:
         [L], positive, differentiable in the matrices: d sigma / dW = u v'. A matrix with u'Wv <= EPSILON, such as
         zero, counts as already normalised: its sigma is the constant 1.

@@ -12,6 +12,11 @@ from fastgan.schedule import Alternate, LazyPenalty, ScheduleState
 from fastgan.train.config import AdamConfig, RunConfig
 from fastgan.train.state import TrainState
 
+# What the names in a configuration stand for.
+ARCHITECTURES = {"dcgan": (DCGANGenerator, DCGANDiscriminator)}
+POLICIES = {"alternate": Alternate}
+ENGINES = {"single": SingleEngine}
+
 
 def build_networks(
     config: RunConfig, *, num_classes: int = 0, dtype: torch.dtype = torch.float32, device: torch.device | str = "cpu"
@@ -27,7 +32,7 @@ def build_networks(
     is_meta = torch.device(device).type == "meta"
     with torch.random.fork_rng(devices=[]), torch.device("meta" if is_meta else "cpu"):
         torch.manual_seed(config.seed)
-        made = DCGANGenerator(
+        made = ARCHITECTURES[generator.architecture][0](
             resolution=config.data.resolution,
             image_channels=config.data.channels,
             latent_dim=generator.latent_dim,
@@ -39,7 +44,7 @@ def build_networks(
             label_dim=generator.label_dim,
             dtype=dtype,
         )
-        judge = DCGANDiscriminator(
+        judge = ARCHITECTURES[discriminator.architecture][1](
             resolution=config.data.resolution,
             image_channels=config.data.channels,
             channels=discriminator.channels,
@@ -65,7 +70,7 @@ def build_schedule(config: RunConfig, *, num_ranks: int = 1) -> Alternate:
     Raises:
         ConfigError: if the batch does not divide over ranks and micro-batches.
     """
-    return Alternate(
+    return POLICIES[config.schedule.policy](
         batch_images=config.batch_images,
         micro_batch_images=config.micro_batch_images,
         discriminator_updates=config.schedule.discriminator_updates,
@@ -80,15 +85,17 @@ def build_state(config: RunConfig, *, num_classes: int, dtype: torch.dtype, devi
     """The state of a run that has not seen an image."""
     generator, discriminator = build_networks(config, num_classes=num_classes, dtype=dtype, device=device)
     loss = adversarial_loss(config.objective.loss)
+    # One process: the simplest engine that uses all processes is the single one.
+    engine = ENGINES["single" if config.parallel.engine == "auto" else config.parallel.engine]
     return TrainState(
         generator=generator,
         discriminator=discriminator,
         generator_ema=copy.deepcopy(generator).requires_grad_(False).eval(),
-        generator_engine=SingleEngine(
+        generator_engine=engine(
             GeneratorObjective(generator, discriminator=discriminator, loss=loss),
             optimizer=build_optimizer(generator, config.optimizer.generator),
         ),
-        discriminator_engine=SingleEngine(
+        discriminator_engine=engine(
             DiscriminatorObjective(discriminator, loss=loss),
             optimizer=build_optimizer(discriminator, config.optimizer.discriminator),
         ),

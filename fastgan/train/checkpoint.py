@@ -3,7 +3,7 @@
     RUN/checkpoints/000102400/
         generator.safetensors  discriminator.safetensors  generator_ema.safetensors
         generator_optimizer.safetensors  discriminator_optimizer.safetensors
-        state.json     schedule, precision, data set digest, versions
+        state.json     schedule, precision, data set digest, number of classes, format
         manifest.json  size and SHA-256 of each file above
 
 A checkpoint is written under a temporary name, flushed to the disk and renamed. Nothing in it can hold code.
@@ -24,6 +24,7 @@ from torch import Tensor, nn
 from fastgan.errors import CheckpointError, RunFolderError
 from fastgan.schedule import ScheduleState
 from fastgan.train.state import TrainState
+from fastgan.train.step_statistics import diverged
 
 FORMAT = 1
 _NETWORKS = ("generator", "discriminator", "generator_ema")
@@ -46,28 +47,32 @@ def checkpoints_folder(run_dir: Path) -> Path:
 def list_checkpoints(run_dir: Path) -> list[Path]:
     """Complete checkpoints, oldest first. Folders of writers that were interrupted do not count."""
     folder = checkpoints_folder(run_dir)
-    return sorted(path for path in folder.glob("[0-9]*") if path.name.isdigit() and path.is_dir())
+    paths = [path for path in folder.glob("[0-9]*") if path.name.isdigit() and path.is_dir()]
+    return sorted(paths, key=lambda path: int(path.name))
 
 
 def save_checkpoint(run_dir: Path, state: TrainState, *, facts: RunFacts, keep: int) -> Path:
     """Writes the state to `RUN/checkpoints/IMAGES`, then deletes all but the newest `keep` checkpoints.
 
     Raises:
+        TrainingError: if a tensor is not finite; nothing is written.
         RunFolderError: if the folder cannot be written. Earlier checkpoints are then as they were.
     """
+    tensors = _tensors(state)
+    _check_finite(tensors, images_seen=state.images_seen)
     target = checkpoints_folder(run_dir) / f"{state.images_seen:09d}"
     temporary = target.with_name(f".{target.name}.tmp")
     try:
         shutil.rmtree(temporary, ignore_errors=True)
         temporary.mkdir(parents=True)
-        files = {f"{name}.safetensors": save(tensors) for name, tensors in _tensors(state).items()}
+        files = {f"{name}.safetensors": save(group) for name, group in tensors.items()}
         files["state.json"] = _json({"format": FORMAT, "schedule": state.schedule.to_json(), **facts._asdict()})
         files["manifest.json"] = _json({name: _fingerprint(content) for name, content in files.items()})
         for name, content in files.items():
             _write(temporary / name, content)
         _flush_folder(temporary)
         if target.exists():
-            # The same state again, e.g. a run resumed at its end; the new copy is complete before the old one goes.
+            # The same clock again. The new copy is complete; a crash right here leaves it to be written once more.
             shutil.rmtree(target)
         temporary.rename(target)
         _flush_folder(target.parent)
@@ -94,6 +99,22 @@ def load_newest_checkpoint(run_dir: Path, *, on_damage: Callable[[str], None]) -
         except CheckpointError as error:
             on_damage(str(error))
     raise CheckpointError(f"none of the {len(paths)} checkpoints in {run_dir} is intact; start again in another folder")
+
+
+def set_aside_newer(run_dir: Path, checkpoint: "Checkpoint") -> None:
+    """Renames damaged checkpoints newer than `checkpoint` to NAME.damaged, so that they do not count as kept ones.
+
+    Raises:
+        RunFolderError: if the folder cannot be written.
+    """
+    try:
+        for path in list_checkpoints(run_dir):
+            if int(path.name) > int(checkpoint.path.name):
+                aside = path.with_name(f"{path.name}.damaged")
+                shutil.rmtree(aside, ignore_errors=True)
+                path.rename(aside)
+    except OSError as error:
+        raise RunFolderError(f"cannot rename damaged checkpoints in {run_dir}: {error.strerror}") from error
 
 
 class Checkpoint:
@@ -153,6 +174,13 @@ def _tensors(state: TrainState) -> dict[str, dict[str, Tensor]]:
         group: {name: value.detach().cpu().contiguous() for name, value in tensors.items()}
         for group, tensors in groups.items()
     }
+
+
+def _check_finite(groups: Mapping[str, Mapping[str, Tensor]], *, images_seen: int) -> None:
+    for group, tensors in groups.items():
+        for name, value in tensors.items():
+            if not value.isfinite().all():
+                raise diverged(f"{group} {name} is not finite", images_seen=images_seen)
 
 
 def _json(values: Mapping[str, Any]) -> bytes:

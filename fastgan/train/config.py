@@ -62,6 +62,9 @@ KEYS_FREE_ON_RESUME = (
     "data.path",
     "data.num_workers",
     "data.cache_bytes",
+    "data.max_bad_fraction",
+    "device",
+    "micro_batch_images",
     "checkpoint",
     "log",
 )

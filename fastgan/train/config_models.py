@@ -23,13 +23,18 @@ def _choice_of_numbers(value: object) -> object:
 
 # Strict types: a bool is not a number, "yes" is not a bool, and text is not parsed a second time after YAML.
 WholeNumber = Annotated[int, Strict(), BeforeValidator(_whole_float_as_int)]
-Count = Annotated[WholeNumber, Field(ge=1)]
-NonNegativeCount = Annotated[WholeNumber, Field(ge=0)]
+# Upper limits catch slips of the keyboard before they ask for more memory than there is.
+Images = Annotated[WholeNumber, Field(ge=1, le=10**12)]
+BatchImages = Annotated[WholeNumber, Field(ge=1, le=2**20)]
+Width = Annotated[WholeNumber, Field(ge=1, le=2**16)]
+Count = Annotated[WholeNumber, Field(ge=1, le=2**20)]
+NonNegativeCount = Annotated[WholeNumber, Field(ge=0, lt=2**63)]
 PositiveNumber = Annotated[float, Strict(), Field(gt=0, allow_inf_nan=False)]
 Beta = Annotated[float, Strict(), Field(ge=0, lt=1, allow_inf_nan=False)]
 Fraction = Annotated[float, Strict(), Field(ge=0, lt=1, allow_inf_nan=False)]
 Switch = Annotated[bool, Strict()]
-Text = Annotated[str, Strict(), Field(min_length=1)]
+# A path cannot hold a zero byte.
+Text = Annotated[str, Strict(), Field(min_length=1, pattern=r"^[^\x00]*$")]
 # Part of the run folder's name, hence no separators and no leading dot.
 RunName = Annotated[str, Strict(), Field(pattern=r"^[A-Za-z0-9_][A-Za-z0-9._-]*$")]
 
@@ -60,7 +65,7 @@ class DataConfig(_Section):
     fit: Fit = Field(default="exact", description="what is done with images of another size; exact: refused")
     labels: Switch = Field(default=False, description="read a class number with every image and train on it")
     num_classes: Count | None = Field(default=None, description="number of classes; null: counted in the data")
-    mirror: Switch = Field(default=False, description="flip every second image left to right, at random")
+    mirror: Switch = Field(default=False, description="flip each image left to right with probability 1/2")
     max_bad_fraction: Fraction = Field(
         default=0.01, description="share of unreadable images above which training stops"
     )
@@ -72,20 +77,20 @@ class GeneratorConfig(_Section):
     """The network that makes images."""
 
     architecture: Architecture = Field(default="dcgan", description="transposed 4x4 convolutions of stride 2")
-    latent_dim: Count = Field(default=128, description="numbers in a latent")
-    channels: Count = Field(default=64, description="channels at half the resolution, doubled at each halving")
-    max_channels: Count = Field(default=512, description="the doubling ends here")
+    latent_dim: Width = Field(default=128, description="numbers in a latent")
+    channels: Width = Field(default=64, description="channels at half the resolution, doubled at each halving")
+    max_channels: Width = Field(default=512, description="the doubling ends here")
     normalization: Normalization = Field(default="pixel", description="normalization behind every convolution")
     spectral_norm: Switch = Field(default=False, description="divide every weight by its largest singular value")
-    label_dim: Count = Field(default=64, description="numbers in a label's embedding, used with data.labels")
+    label_dim: Width = Field(default=64, description="numbers in a label's embedding, used with data.labels")
 
 
 class DiscriminatorConfig(_Section):
     """The network that judges images."""
 
     architecture: Architecture = Field(default="dcgan", description="4x4 convolutions of stride 2")
-    channels: Count = Field(default=64, description="channels at half the resolution, doubled at each halving")
-    max_channels: Count = Field(default=512, description="the doubling ends here")
+    channels: Width = Field(default=64, description="channels at half the resolution, doubled at each halving")
+    max_channels: Width = Field(default=512, description="the doubling ends here")
     spectral_norm: Switch = Field(default=True, description="divide every weight by its largest singular value")
 
 
@@ -136,22 +141,22 @@ class OptimizerConfig(_Section):
 class EmaConfig(_Section):
     """The running average of the generator's weights, which samples are drawn from."""
 
-    half_life_images: Count = Field(default=10_000, description="images after which a weight counts half")
+    half_life_images: Images = Field(default=10_000, description="images after which a weight counts half")
     rampup: PositiveNumber | None = Field(default=0.05, description="half life is at most this times images seen")
 
 
 class CheckpointConfig(_Section):
     """What a run leaves behind to be resumed from."""
 
-    every_images: Count = Field(default=100_000, description="images between checkpoints; the end always has one")
+    every_images: Images = Field(default=100_000, description="images between checkpoints; the end always has one")
     keep: Annotated[WholeNumber, Field(ge=2)] = Field(default=2, description="newest checkpoints kept, at least 2")
 
 
 class LogConfig(_Section):
     """What people look at during a run."""
 
-    every_images: Count = Field(default=5_000, description="images between lines of numbers")
-    samples_every_images: Count = Field(default=50_000, description="images between sample grids")
+    every_images: Images = Field(default=5_000, description="images between lines of numbers")
+    samples_every_images: Images = Field(default=50_000, description="images between sample grids")
     num_samples: Count = Field(default=64, description="images in a sample grid")
     tensorboard: TensorBoard = Field(default="auto", description="auto: written when tensorboard is installed")
 
@@ -162,9 +167,9 @@ class RunConfig(_Section):
     name: RunName = Field(description="name of the preset or file; run folders are called after it")
     run_dir: Text | None = Field(default=None, description="folder of the run; null: the next free runs/NAME-NNN")
     seed: NonNegativeCount = Field(default=0, description="every random number follows from it")
-    total_images: Count = Field(description="length of training, in real images shown to the discriminator")
-    batch_images: Count = Field(description="images per update, over all processes")
-    micro_batch_images: Count | None = Field(default=None, description="images per pass, to save memory; null: all")
+    total_images: Images = Field(description="length of training, in real images shown to the discriminator")
+    batch_images: BatchImages = Field(description="images per update, over all processes")
+    micro_batch_images: BatchImages | None = Field(default=None, description="images per pass, saves memory; null: all")
     precision: Precision = Field(default="auto", description="auto: bf16 where a measurement finds it faster")
     device: Device = Field(default="auto", description="auto: cuda when there is one")
     data: DataConfig = Field(description="where the images come from")

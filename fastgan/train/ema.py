@@ -7,7 +7,7 @@ from torch import nn
 from torch.optim.swa_utils import get_ema_multi_avg_fn
 
 
-def ema_decay(*, half_life_images: float, rampup: float | None, images_seen: int, num_images: int) -> float:
+def ema_decay(*, half_life_images: float, rampup: float | None, images_seen: int, num_images: float) -> float:
     """0.5 ^ (num_images / half life): the share of the old average that is left after `num_images` more images.
 
     Args:

@@ -26,3 +26,16 @@ def replace_file(path: Path, content: bytes) -> None:
         raise RunFolderError(
             f"cannot write {path}: {error.strerror}; free the path or choose another folder"
         ) from error
+
+
+def make_folder(path: Path) -> Path:
+    """The folder `path`, made if it is missing; its parent must exist.
+
+    Raises:
+        RunFolderError: the folder cannot be made, or a file stands in its place.
+    """
+    try:
+        path.mkdir(exist_ok=True)
+    except OSError as error:
+        raise RunFolderError(f"cannot make the folder {path}: {error.strerror}; move what is in its way") from error
+    return path

@@ -1,28 +1,30 @@
 """The training loop, and what comes before and after it."""
 
+from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 
 import torch
 
 from fastgan.data import DIGITS, ImageDataset, Loader, open_dataset
-from fastgan.errors import CheckpointError, ConfigError
+from fastgan.errors import CheckpointError, ConfigError, TrainingError
 from fastgan.models import DCGANGenerator
 from fastgan.schedule import Alternate
 from fastgan.train.build import build_schedule, build_state
-from fastgan.train.checkpoint import RunFacts, load_newest_checkpoint, save_checkpoint
+from fastgan.train.checkpoint import RunFacts, load_newest_checkpoint, save_checkpoint, set_aside_newer
 from fastgan.train.config import RunConfig
+from fastgan.train.files import make_folder
 from fastgan.train.grid import grid_array, save_png
 from fastgan.train.interrupt import Interrupt
 from fastgan.train.log import say, warn
 from fastgan.train.plots import plot_losses
 from fastgan.train.precision import DTYPES, choose_device, choose_precision
-from fastgan.train.progress import RunLog
-from fastgan.train.run_folder import create_run_folder, write_run_facts
+from fastgan.train.progress import RunLog, check_tensorboard
+from fastgan.train.run_folder import RunLock, create_run_folder, write_run_facts
 from fastgan.train.sample import generate
 from fastgan.train.state import TrainState
 from fastgan.train.step import TrainStep
-from fastgan.train.step_statistics import FiniteGuard, Statistics
+from fastgan.train.step_statistics import FiniteGuard, Statistics, diverged
 
 
 @dataclass(frozen=True)
@@ -49,26 +51,47 @@ def train(config: RunConfig, *, resume: Path | None = None) -> int:
     Raises:
         FastganError: in one line, what the user has to repair; earlier checkpoints are unharmed.
     """
-    run = prepare_run(config, resume=resume)
-    num_parameters = [
-        sum(p.numel() for p in net.parameters()) for net in (run.state.generator, run.state.discriminator)
-    ]
-    say(f"run folder {run.run_dir}")
-    say(
-        f"{run.dataset.num_images:,} images, generator {num_parameters[0]:,} and discriminator {num_parameters[1]:,} "
-        f"parameters, {run.facts.precision} on {run.device}"
-    )
-    if run.state.images_seen >= config.total_images:
-        say(f"already at {run.state.images_seen:,} images; to train longer, give a larger total_images")
-        return 0
-    with Interrupt() as interrupt:
-        run_loop(run, interrupt=interrupt)
-    plot_losses(run.run_dir)
+    try:
+        return _train(config, resume=resume)
+    except (MemoryError, torch.OutOfMemoryError, RuntimeError) as error:
+        if not isinstance(error, MemoryError | torch.OutOfMemoryError) and "can't allocate memory" not in str(error):
+            raise
+        size = f"batch_images={config.batch_images}, micro_batch_images={config.micro_batch_images}"
+        remedy = "give a smaller micro_batch_images, or smaller networks"
+        raise TrainingError(f"out of memory with {size}; {remedy}") from error
+
+
+def _train(config: RunConfig, *, resume: Path | None) -> int:
+    with ExitStack() as locks:
+        if resume is not None:
+            locks.enter_context(RunLock(resume))
+        run = prepare_run(config, resume=resume)
+        if resume is None:
+            locks.enter_context(RunLock(run.run_dir))
+        _say_what_runs(run)
+        if run.state.images_seen >= config.total_images:
+            say(f"already at {run.state.images_seen:,} images; to train longer, give a larger total_images")
+            return 0
+        write_run_facts(run.run_dir, run.config, images_seen=run.state.images_seen)
+        with Interrupt() as interrupt:
+            run_loop(run, interrupt=interrupt)
+        plot_losses(run.run_dir)
     if interrupt.received is not None:
         say(f"stopped at {run.state.images_seen:,} images; to go on: fastgan train --resume {run.run_dir}")
     else:
         say(f"done: {run.run_dir / 'samples.png'}, {run.run_dir / 'losses.png'}")
     return interrupt.exit_code
+
+
+def _say_what_runs(run: Run) -> None:
+    generator, discriminator = (
+        sum(p.numel() for p in network.parameters()) for network in (run.state.generator, run.state.discriminator)
+    )
+    say(f"run folder {run.run_dir}")
+    say(
+        f"{run.dataset.num_images:,} images, generator {generator:,} and discriminator {discriminator:,} parameters, "
+        f"{run.facts.precision} on {run.device}"
+    )
 
 
 def prepare_run(config: RunConfig, *, resume: Path | None) -> Run:
@@ -78,6 +101,7 @@ def prepare_run(config: RunConfig, *, resume: Path | None) -> Run:
         FastganError: whatever is wrong with configuration, data, folder or checkpoint.
     """
     device = choose_device(config.device)
+    check_tensorboard(config.log.tensorboard)
     schedule = build_schedule(config)
     checkpoint = None if resume is None else load_newest_checkpoint(resume, on_damage=warn)
     dataset = _open_data(config)
@@ -95,8 +119,8 @@ def prepare_run(config: RunConfig, *, resume: Path | None) -> Run:
     state = build_state(config, num_classes=dataset.num_classes, dtype=DTYPES[precision], device=device)
     if checkpoint is not None:
         checkpoint.restore(state)
+        set_aside_newer(checkpoint.path.parents[1], checkpoint)
     run_dir = create_run_folder(config) if resume is None else resume
-    write_run_facts(run_dir, config)
     return Run(config, run_dir, schedule, state, dataset, device, facts)
 
 
@@ -137,7 +161,8 @@ def run_loop(run: Run, *, interrupt: Interrupt) -> None:
             before = state.images_seen
             plan = schedule.plan(state.schedule)
             following = schedule.advance(state.schedule)
-            step.prefetch(schedule.plan(following))
+            if following.images_seen < config.total_images:
+                step.prefetch(schedule.plan(following))
             result = step.run(plan)
             guard.watch(result, step=plan.step, images_seen=before)
             state.schedule = following
@@ -150,21 +175,28 @@ def run_loop(run: Run, *, interrupt: Interrupt) -> None:
                 guard.check()
                 log.tick(state.images_seen, statistics.read())
                 statistics = Statistics()
-            if finished or _is_due(before, state.images_seen, every=config.log.samples_every_images):
-                write_samples(run, log)
             if finished or _is_due(before, state.images_seen, every=config.checkpoint.every_images):
                 guard.check()
                 save_checkpoint(run.run_dir, state, facts=run.facts, keep=config.checkpoint.keep)
+            if finished or _is_due(before, state.images_seen, every=config.log.samples_every_images):
+                guard.check()
+                write_samples(run, log)
 
 
 def write_samples(run: Run, log: RunLog) -> None:
-    """Images of the averaged generator from fixed latents: `samples.png`, and a copy named after the clock."""
+    """Images of the averaged generator from fixed latents: `samples.png`, and a copy named after the clock.
+
+    Raises:
+        TrainingError: if an image is not finite; the earlier samples stay.
+        RunFolderError: if they cannot be written.
+    """
     generator = run.state.generator_ema
     assert isinstance(generator, DCGANGenerator)
     images = generate(generator, num_images=run.config.log.num_samples, seed=run.config.seed)
+    if not images.isfinite().all():
+        raise diverged("a sample is not finite", images_seen=run.state.images_seen)
     picture = grid_array(images)
-    folder = run.run_dir / "samples"
-    folder.mkdir(exist_ok=True)
+    folder = make_folder(run.run_dir / "samples")
     save_png(picture, folder / f"{run.state.images_seen:09d}.png")
     save_png(picture, run.run_dir / "samples.png")
     log.image(run.state.images_seen, "samples", picture)

@@ -41,7 +41,9 @@ def plot_losses(run_dir: Path) -> Path:
     heights = [2, 1] if has_sign else [1]
     panels = figure.subplots(len(heights), 1, sharex=True, squeeze=False, height_ratios=heights)[:, 0]
     _draw(panels[0], ticks, LOSSES)
-    panels[0].set(title=run_dir.resolve().name, ylabel="loss")
+    panels[0].set(ylabel="loss")
+    # A name may hold dollar signs, which would mean mathematics.
+    panels[0].set_title(run_dir.resolve().name, parse_math=False)
     panels[0].legend(frameon=False)
     if has_sign:
         _draw(panels[1], ticks, SIGN_STATISTIC)

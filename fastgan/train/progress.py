@@ -197,13 +197,24 @@ def _has_terminal() -> bool:
     return sys.stdout.isatty() and terminal_console().is_interactive
 
 
+def check_tensorboard(choice: TensorBoardChoice) -> None:
+    """Raises ConfigError if TensorBoard is insisted on and missing."""
+    if choice == "on" and not _has_tensorboard():
+        raise ConfigError(f"log.tensorboard='on' needs a package that is missing: {INSTALL_TENSORBOARD}")
+
+
+def _has_tensorboard() -> bool:
+    """A folder called tensorboard in the working directory, such as a run's, is found too, but has no file."""
+    spec = importlib.util.find_spec("tensorboard")
+    return spec is not None and spec.origin is not None
+
+
 def _open_tensorboard(run_dir: Path, start_images: int, choice: TensorBoardChoice) -> Any:
     """A SummaryWriter on RUN/tensorboard, or None when TensorBoard is not wanted or not there."""
     if choice == "off":
         return None
-    if importlib.util.find_spec("tensorboard") is None:
-        if choice == "on":
-            raise ConfigError(f"log.tensorboard='on' needs a package that is missing: {INSTALL_TENSORBOARD}")
+    check_tensorboard(choice)
+    if not _has_tensorboard():
         say(f"TensorBoard is not installed, so only stats.jsonl is written; to have both: {INSTALL_TENSORBOARD}")
         return None
     from torch.utils.tensorboard import SummaryWriter

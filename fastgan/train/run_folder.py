@@ -1,8 +1,10 @@
 """The folder of a run: where it is made, and what says which run it holds."""
 
+import fcntl
 import json
 from collections.abc import Sequence
 from pathlib import Path
+from types import TracebackType
 
 from fastgan.errors import CheckpointError, ConfigError, RunFolderError
 from fastgan.train.config import RunConfig, dump_config, load_config, resume_differences
@@ -20,7 +22,7 @@ def create_run_folder(config: RunConfig) -> Path:
         RunFolderError: if it cannot be made, or holds something already.
     """
     if config.run_dir is not None:
-        path = Path(config.run_dir)
+        path = _expand(config.run_dir)
         _make(path, exist_ok=True)
         if any(path.iterdir()):
             resume = f"to continue it: fastgan train --resume {path}"
@@ -28,21 +30,52 @@ def create_run_folder(config: RunConfig) -> Path:
         return path
     for number in range(_MAX_RUNS):
         path = Path("runs") / f"{config.name}-{number:03d}"
-        if not path.exists():
+        try:
             _make(path, exist_ok=False)
-            return path
+        except FileExistsError:
+            continue  # another run, perhaps one that started at the same moment
+        return path
     raise RunFolderError(f"runs/ holds {_MAX_RUNS} runs called {config.name}; choose a folder with run_dir=PATH")
 
 
-def write_run_facts(run_dir: Path, config: RunConfig) -> None:
+class RunLock:
+    """Keeps other processes from training in the same folder while it is entered.
+
+    Raises:
+        RunFolderError: on entering, if another process trains there, or the folder cannot be written.
+    """
+
+    def __init__(self, run_dir: Path) -> None:
+        self._run_dir = run_dir
+
+    def __enter__(self) -> None:
+        run_dir = self._run_dir
+        try:
+            self._file = (run_dir / ".lock").open("a")
+            fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            self._file.close()
+            raise RunFolderError(f"another process trains in {run_dir}; wait for it, or take another folder") from error
+        except OSError as error:
+            raise RunFolderError(f"cannot write run folder {run_dir}: {error.strerror}; choose another") from error
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._file.close()
+
+
+def write_run_facts(run_dir: Path, config: RunConfig, *, images_seen: int = 0) -> None:
     """Writes `config.yaml`, without the folder's own name so that the folder can be moved, and `environment.json`.
 
+    A resumed run leaves the earlier environment and writes `environment-IMAGES.json`.
     Raises:
         RunFolderError: if they cannot be written.
     """
     movable = config.model_copy(update={"run_dir": None})
     replace_file(run_dir / CONFIG_FILE, dump_config(movable).encode())
-    replace_file(run_dir / "environment.json", (json.dumps(environment(), indent=2) + "\n").encode())
+    name = f"environment-{images_seen:09d}.json" if images_seen else "environment.json"
+    replace_file(run_dir / name, (json.dumps(environment(), indent=2) + "\n").encode())
 
 
 def read_config(run_dir: Path, *, overrides: Sequence[str] = ()) -> RunConfig:
@@ -76,9 +109,16 @@ def resume_config(run_dir: Path, *, asked: RunConfig | None, overrides: Sequence
             raise CheckpointError(
                 f"{run_dir} was trained with other values than {source}: {', '.join(differing)}; {remedy}"
             )
-    if config.run_dir is not None and Path(config.run_dir).resolve() != run_dir.resolve():
+    if config.run_dir is not None and _expand(config.run_dir).resolve() != run_dir.resolve():
         raise ConfigError(f"run_dir={config.run_dir} is not the run to resume, {run_dir}; leave one of them out")
     return config
+
+
+def _expand(path: str) -> Path:
+    try:
+        return Path(path).expanduser()
+    except RuntimeError as error:
+        raise RunFolderError(f"run_dir={path} names a user without a home folder; write the whole path") from error
 
 
 def _make(path: Path, *, exist_ok: bool) -> None:
@@ -87,6 +127,13 @@ def _make(path: Path, *, exist_ok: bool) -> None:
         probe = path / ".writable"
         probe.touch()
         probe.unlink()
+        next(path.iterdir(), None)
+    except FileExistsError:
+        if not exist_ok:
+            raise
+        raise RunFolderError(
+            f"cannot write run folder {path}: it is a file; choose another with run_dir=PATH"
+        ) from None
     except OSError as error:
         raise RunFolderError(
             f"cannot write run folder {path}: {error.strerror}; choose another with run_dir=PATH"

@@ -115,7 +115,8 @@ class TrainStep:
             half_life_images=self.ema.half_life_images,
             rampup=self.ema.rampup,
             images_seen=plan.state.images_seen,
-            num_images=plan.num_images,
+            # A step's images, spread over its generator updates, whatever their number.
+            num_images=plan.num_images / sum(other.network == "generator" for other in plan.updates),
         )
         update_ema(state.generator_ema, state.generator, decay=decay)
 
@@ -128,10 +129,11 @@ class TrainStep:
         return Inputs(batch.images, batch.labels, torch.from_numpy(latents).to(self.device))
 
     def prefetch(self, plan: Plan) -> None:
-        """Starts to decode the first samples of `plan`, the step after the one that is about to run."""
-        for update in plan.updates[:1]:
-            for micro in update.micro_batches[:1]:
-                self.loader.prefetch(micro.first_sample, micro.num_samples)
+        """Starts to decode the samples of `plan`, the step after the one that is about to run."""
+        for first_sample, num_samples in dict.fromkeys(
+            (micro.first_sample, micro.num_samples) for update in plan.updates for micro in update.micro_batches
+        ):
+            self.loader.prefetch(first_sample, num_samples)
 
     def _interpolation(self, micro: MicroBatch) -> Tensor:
         """[N] in [0, 1): where between real and fake a penalty looks."""

@@ -63,8 +63,12 @@ class FiniteGuard:
         (statistics, step, images_seen), self._unread = self._unread, None
         for name, value in statistics.read().items():
             if not math.isfinite(value):
-                raise TrainingError(
-                    f"{name}={value} at step {step} ({images_seen:,} images seen): training diverged; the checkpoints "
-                    "saved so far are sound; start again with lower optimizer.discriminator.learning_rate and "
-                    "optimizer.generator.learning_rate, or with a penalty such as r1"
-                )
+                raise diverged(f"{name}={value} at step {step}", images_seen=images_seen)
+
+
+def diverged(what: str, *, images_seen: int) -> TrainingError:
+    """The error of a run whose numbers are no longer finite."""
+    return TrainingError(
+        f"{what} ({images_seen:,} images seen): training diverged; the checkpoints saved so far are sound; start again "
+        "with lower optimizer.discriminator.learning_rate and optimizer.generator.learning_rate, or add a penalty"
+    )

@@ -95,6 +95,7 @@ def test_train_sample_resume_sample(fastgan: Command) -> None:
     assert "done: runs/digits-000/samples.png" in done.out
     made = {path.name for path in folder.iterdir()}
     assert made == {
+        ".lock",
         "checkpoints",
         "config.yaml",
         "environment.json",
@@ -216,6 +217,54 @@ def test_a_loss_that_is_not_finite_ends_the_run_and_keeps_its_checkpoints(refuse
     assert "training diverged" in line
     assert "optimizer.discriminator.learning_rate" in line
     assert not Path("run/samples.png").exists()
+
+
+def test_weights_that_are_not_finite_are_neither_saved_nor_shown(refused: Callable[..., str]) -> None:
+    """The losses of the only step are still finite when its update ruins the generator."""
+    one_step = ["total_images=8", "optimizer.generator.learning_rate=1e39", "run_dir=run"]
+    line = refused("train", "digits", *TINY, *one_step)
+    assert "is not finite (8 images seen): training diverged" in line
+    assert not Path("run/samples.png").exists()
+    assert not list(Path("run").glob("checkpoints/*"))
+
+
+def test_a_name_that_looks_like_mathematics(fastgan: Command) -> None:
+    fastgan("train", "digits", *TINY, "total_images=8", "run_dir=x$\\foo$")
+    assert Path("x$\\foo$/losses.png").exists()
+
+
+def test_out_of_memory_is_one_line(refused: Callable[..., str], monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(*_: object, **__: object) -> None:
+        raise RuntimeError("[enforce fail at alloc_cpu.cpp] DefaultCPUAllocator: can't allocate memory")
+
+    monkeypatch.setattr("fastgan.train.loop.build_state", fail)
+    assert refused("train", "digits", *TINY) == (
+        "out of memory with batch_images=8, micro_batch_images=None; "
+        "give a smaller micro_batch_images, or smaller networks"
+    )
+
+
+def test_a_file_in_the_way_of_the_samples(fastgan: Command, refused: Callable[..., str]) -> None:
+    fastgan("train", "digits", *TINY, "total_images=8", "run_dir=run")
+    for path in Path("run/samples").iterdir():
+        path.unlink()
+    Path("run/samples").rmdir()
+    Path("run/samples").write_text("mine")
+    line = refused("train", "--resume", "run", "total_images=16")
+    assert line == "cannot make the folder run/samples: File exists; move what is in its way"
+
+
+@pytest.mark.parametrize(
+    "override",
+    [
+        "seed=99999999999999999999999",
+        "generator.channels=1000000000",
+        "batch_images=100000000000",
+        'run_dir="a\\0b"',
+    ],
+)
+def test_values_out_of_bounds(refused: Callable[..., str], override: str) -> None:
+    assert override.split("=", maxsplit=1)[0] in refused("train", "digits", *TINY, override)
 
 
 def test_a_preset_without_data_says_what_to_give(refused: Callable[..., str]) -> None:

@@ -98,3 +98,13 @@ def test_image_named_twice() -> None:
     with pytest.raises(DataError) as caught:
         parse_labels(b'{"labels": [["a.png", 1], ["a.png", 1]]}', path="p")
     assert str(caught.value) == "dataset.json in p names image 'a.png' twice; keep one of the two entries"
+
+
+@pytest.mark.parametrize("labels", [[["000.png", [0.1, 0.2]]], [["000.png", "cat"]], {"000.png": 1}, [3]], ids=str)
+def test_labels_of_another_kind_do_not_matter_without_labels(
+    write_data: WriteData, open_data: OpenData, numbered_files: Files, labels: Any
+) -> None:
+    path = write_data(numbered_files(2), labels=labels)
+    assert open_data(path).num_classes == 0
+    with pytest.raises(DataError):
+        open_data(path, labels=True)

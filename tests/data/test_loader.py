@@ -115,6 +115,7 @@ def test_prefetch_decodes_beside_the_caller(
         assert len(decoded) == 8
         assert all(name.startswith("fastgan-loader") for name in decoded)
         # Prefetches that nobody takes are dropped, oldest first, and read again when they are wanted after all.
+        monkeypatch.setattr("fastgan.data.loader._MAX_WAITING", 4)
         for first in range(0, 80, 8):
             loader.prefetch(first, 8)
         assert list(loader._waiting) == [(first, 8) for first in (48, 56, 64, 72)]

@@ -164,3 +164,25 @@ def test_folder_that_cannot_be_listed(write_data: WriteData, monkeypatch: pytest
 
     monkeypatch.setattr(os, "scandir", refuse)
     assert refusal(path) == f"{path} cannot be listed: Permission denied; check its permissions"
+
+
+def test_a_pipe_is_a_bad_image_and_is_not_waited_for(write_data: WriteData) -> None:
+    path = write_data({"a.png": b"1"})
+    os.mkfifo(Path(path, "b.png"))
+    with pytest.raises(BadImageError, match="it is not a regular file"):
+        open_source(path).read("b.png")
+
+
+def test_a_zip_member_that_claims_to_be_huge_is_not_unpacked(
+    write_data: WriteData, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("fastgan.data.source.MAX_ENCODED_BYTES", 1 << 20)
+    source = open_source(write_data({"a.png": bytes((1 << 20) + 1), "b.png": bytes(1 << 20)}, to="images.zip"))
+    with pytest.raises(BadImageError, match="it unpacks to more than 1 MiB"):
+        source.read("a.png")
+    assert len(source.read("b.png")) == 1 << 20
+
+
+def test_a_user_without_a_home_folder() -> None:
+    with pytest.raises(DataError, match=r"^data\.path=~no-such-user/x names a user without a home folder"):
+        open_source("~no-such-user/x")

@@ -4,6 +4,8 @@ import pytest
 import torch
 
 from fastgan.nn import Conv2d, ConvTranspose2d, Embedding, PixelNorm
+from fastgan.nn.conv import activation_gain
+from fastgan.ops import bias_act
 
 
 @pytest.mark.parametrize(
@@ -23,6 +25,13 @@ def test_fresh_layers_keep_the_variance(layer: Conv2d, size: int) -> None:
     y = layer(torch.randn(256, 16, size, size))
     inner = y[:, :, 2:-2, 2:-2] if y.shape[2] > 4 else y
     assert inner.var().item() == pytest.approx(1.0, rel=0.1)
+
+
+@pytest.mark.parametrize("activation", ["linear", "relu", "leaky_relu", "silu"])
+def test_gain_restores_the_second_moment(activation: str) -> None:
+    x = torch.randn(1, 1, 1000, 1000, generator=torch.Generator().manual_seed(0))
+    y = activation_gain(activation) * bias_act(x, activation=activation)
+    assert y.square().mean().item() == pytest.approx(1.0, rel=0.01)
 
 
 def test_input_decides_the_precision_and_parameters_stay_float32() -> None:

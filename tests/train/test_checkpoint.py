@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from fastgan.errors import CheckpointError, RunFolderError
+from fastgan.errors import CheckpointError, RunFolderError, TrainingError
 from fastgan.train import checkpoint as module
 from fastgan.train.build import build_state
 from fastgan.train.checkpoint import (
@@ -19,6 +19,7 @@ from fastgan.train.checkpoint import (
     list_checkpoints,
     load_newest_checkpoint,
     save_checkpoint,
+    set_aside_newer,
 )
 from fastgan.train.config import RunConfig
 from fastgan.train.state import TrainState
@@ -157,6 +158,32 @@ def test_optimizer_state_of_other_parameters_is_refused(state: TrainState) -> No
     name = next(iter(dict(state.generator_engine.objective.named_parameters())))  # type: ignore[attr-defined]
     with pytest.raises(CheckpointError, match=r"has shape \[7\] and its parameter has"):
         state.generator_engine.load_state_dict({f"{name}.exp_avg": torch.zeros(7)})
+
+
+def test_checkpoints_are_ordered_by_number(state: TrainState) -> None:
+    for images_seen in (999_999_998, 999_999_999, 1_000_000_000):
+        save(state, images_seen)
+    assert [path.name for path in list_checkpoints(Path("run"))] == ["999999999", "1000000000"]
+
+
+def test_weights_that_are_not_finite_are_not_saved(state: TrainState) -> None:
+    save(state, 8)
+    with torch.no_grad():
+        next(state.generator_ema.parameters())[0] = float("nan")
+    with pytest.raises(TrainingError, match=r"^generator_ema .* is not finite \(16 images seen\): training diverged"):
+        save(state, 16)
+    assert [path.name for path in list_checkpoints(Path("run"))] == ["000000008"]
+
+
+def test_damaged_checkpoints_do_not_count_as_kept(state: TrainState) -> None:
+    for images_seen in (8, 16, 24):
+        newest = save(state, images_seen, keep=3)
+    (newest / "state.json").unlink()
+    _, load = collect()
+    set_aside_newer(Path("run"), load())
+    save(state, 24)
+    names = sorted(path.name for path in Path("run/checkpoints").iterdir())
+    assert names == ["000000016", "000000024", "000000024.damaged"]
 
 
 def test_nothing_else_in_the_folder_is_touched(state: TrainState) -> None:

@@ -112,13 +112,13 @@ ALL_KEYS = ", ".join(RunConfig.model_fields)
         ("data.resolution=big", "data.resolution=big must be 32, 64 or 128"),
         ("data.channels=true", "data.channels=true must be 1 or 3"),
         # Rules between keys.
-        ("micro_batch_images=24", "micro_batch_images=24 must divide batch_images=64; nearest: 16 or 32"),
+        ("micro_batch_images=24", "micro_batch_images=24 must divide batch_images=32; nearest: 16 or 32"),
         (
             "micro_batch_images=24|batch_images=100",
             "micro_batch_images=24 must divide batch_images=100; nearest: 20 or 25",
         ),
-        ("micro_batch_images=300", "micro_batch_images=300 must divide batch_images=64; nearest: 64"),
-        ("total_images=63", "total_images=63 must be at least batch_images=64"),
+        ("micro_batch_images=300", "micro_batch_images=300 must divide batch_images=32; nearest: 32"),
+        ("total_images=31", "total_images=31 must be at least batch_images=32"),
         ("data.num_classes=3", "data.num_classes=3 needs data.labels=true; set that, or data.num_classes=null"),
         ("generator.channels=200", "generator.channels=200 must be at most generator.max_channels=128"),
         ("discriminator.max_channels=8", "discriminator.channels=32 must be at most discriminator.max_channels=8"),
@@ -185,7 +185,7 @@ def test_every_problem_is_listed_in_order() -> None:
         (
             "preset: digits\nmicro_batch_images: 24\n",
             2,
-            "micro_batch_images=24 must divide batch_images=64; nearest: 16 or 32",
+            "micro_batch_images=24 must divide batch_images=32; nearest: 16 or 32",
         ),
         (
             "preset: digits\ndata.mirror: true\n",

@@ -1,12 +1,14 @@
 """Which number format and device a run takes."""
 
 from collections.abc import Callable
+from typing import Any
 
 import pytest
 import torch
 
 from fastgan.errors import ConfigError
 from fastgan.train import precision
+from fastgan.train.build import build_networks
 from fastgan.train.config import RunConfig
 
 
@@ -19,10 +21,28 @@ def test_auto_takes_bf16_only_where_it_is_clearly_faster(
     assert precision.choose_precision(tiny("precision=auto"), num_classes=0, device=torch.device("cpu")) == expected
 
 
-def test_auto_really_measures(tiny: Callable[..., RunConfig]) -> None:
-    for num_classes in (0, 3):
-        chosen = precision.choose_precision(tiny("precision=auto"), num_classes=num_classes, device=torch.device("cpu"))
-        assert chosen in precision.DTYPES
+@pytest.mark.parametrize("num_classes", [0, 3])
+@pytest.mark.parametrize(("slow", "expected"), [(torch.float32, "bf16"), (torch.bfloat16, "fp32")])
+def test_auto_times_both_networks_in_both_formats(
+    tiny: Callable[..., RunConfig],
+    monkeypatch: pytest.MonkeyPatch,
+    num_classes: int,
+    slow: torch.dtype,
+    expected: str,
+) -> None:
+    """A clock that runs only while a generator works, and twice as fast in the slow format."""
+    clock = [0.0]
+
+    def build(*arguments: Any, dtype: torch.dtype, **options: Any) -> Any:
+        generator, discriminator = build_networks(*arguments, dtype=dtype, **options)
+        assert generator.num_classes == discriminator.num_classes == num_classes
+        generator.register_forward_hook(lambda *_: clock.append(clock.pop() + (2.0 if dtype == slow else 1.0)))
+        return generator, discriminator
+
+    monkeypatch.setattr(precision, "build_networks", build)
+    monkeypatch.setattr(precision, "_now", lambda device: clock[0])
+    config = tiny("precision=auto")
+    assert precision.choose_precision(config, num_classes=num_classes, device=torch.device("cpu")) == expected
 
 
 def test_a_given_precision_is_taken_unmeasured(tiny: Callable[..., RunConfig], monkeypatch: pytest.MonkeyPatch) -> None:

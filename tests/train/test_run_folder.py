@@ -2,12 +2,13 @@
 
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from fastgan.errors import ConfigError, RunFolderError
 from fastgan.train.config import RunConfig
-from fastgan.train.run_folder import create_run_folder, read_config, resume_config, write_run_facts
+from fastgan.train.run_folder import RunLock, create_run_folder, read_config, resume_config, write_run_facts
 
 
 def test_the_next_free_number_is_taken(tiny: Callable[..., RunConfig]) -> None:
@@ -56,3 +57,45 @@ def test_resume_into_another_folder_is_refused(tiny: Callable[..., RunConfig]) -
     write_run_facts(create_run_folder(tiny("run_dir=run")), tiny())
     with pytest.raises(ConfigError, match=r"^run_dir=other is not the run to resume, run; leave one of them out$"):
         resume_config(Path("run"), asked=None, overrides=["run_dir=other"])
+
+
+def test_two_runs_that_start_together_get_two_folders(
+    tiny: Callable[..., RunConfig], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The other run makes its folder after this one has looked and before it has made its own."""
+    made = Path.mkdir
+
+    def late(self: Path, *arguments: Any, **options: Any) -> None:
+        if self.name == "digits-000":
+            made(self, parents=True, exist_ok=True)
+        made(self, *arguments, **options)
+
+    monkeypatch.setattr(Path, "mkdir", late)
+    assert create_run_folder(tiny()) == Path("runs/digits-001")
+
+
+@pytest.mark.usefixtures("workplace")
+def test_one_process_at_a_time_trains_in_a_folder() -> None:
+    taken = pytest.raises(RunFolderError, match=r"^another process trains in \.; wait for it, or take another folder$")
+    with RunLock(Path()), taken, RunLock(Path()):
+        pytest.fail("two processes hold the lock")
+    with RunLock(Path()):
+        pass
+
+
+def test_home_folders(tiny: Callable[..., RunConfig], monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path))
+    assert create_run_folder(tiny("run_dir=~/mine")) == tmp_path / "mine"
+    with pytest.raises(RunFolderError, match=r"^run_dir=~no-such-user/x names a user without a home folder"):
+        create_run_folder(tiny("run_dir=~no-such-user/x"))
+
+
+def test_a_resumed_run_keeps_the_first_environment(tiny: Callable[..., RunConfig]) -> None:
+    folder = create_run_folder(tiny())
+    write_run_facts(folder, tiny())
+    write_run_facts(folder, tiny(), images_seen=64)
+    assert sorted(path.name for path in folder.iterdir()) == [
+        "config.yaml",
+        "environment-000000064.json",
+        "environment.json",
+    ]
