@@ -16,6 +16,7 @@ from torch import Tensor, nn
 
 from benchmarks.baselines.usual_networks import UsualDiscriminator
 from benchmarks.baselines.usual_ops import usual_gradient_penalty
+from benchmarks.cuda_graph import graphed
 from benchmarks.harness import Case, Inputs, Provider, Run
 from benchmarks.machine import DTYPES
 from benchmarks.op_cases import DIRECTIONS, FORWARD, op_providers, random_tensor, run_of
@@ -88,6 +89,8 @@ def r1_case(config: RunConfig, options: Options) -> Case:
         Provider(f"fastgan {name}", build=lambda name=name: _r1_run(discriminator(DTYPES[name])), dtype=name)
         for name in dtypes
     ]
+    if device.type == "cuda":
+        providers += [graphed(provider) for provider in providers]
     return Case(
         benchmark="gradient_penalty",
         name=f"R1 of {config.name}'s discriminator, batch {batch}",

@@ -17,6 +17,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from benchmarks.baselines.usual_ops import UsualSpectralNorm
+from benchmarks.cuda_graph import graphed
 from benchmarks.harness import Case, Inputs, Provider, Run
 from benchmarks.op_cases import random_tensor
 from benchmarks.runner import Options, main_of
@@ -44,6 +45,8 @@ def spectral_norm_case(name: str, sizes: Sequence[tuple[int, int]], options: Opt
         for impl in IMPLEMENTATIONS
         if impl != "auto"
     ]
+    if options.device.type == "cuda":
+        providers += [graphed(provider, has_state=True) for provider in providers]
     num_numbers = sum(rows * columns for rows, columns in sizes)
     return Case(
         benchmark="spectral_norm",

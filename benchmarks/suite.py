@@ -1,4 +1,7 @@
-"""All benchmarks by name: `python -m benchmarks.suite kernels|step|data|parallel|all`, which is `fastgan bench`."""
+"""All benchmarks by name: `python -m benchmarks.suite kernels|step|data|parallel|all`, which is `fastgan bench`.
+
+Beside its record it leaves a report of all records in the same folder.
+"""
 
 from __future__ import annotations
 
@@ -15,7 +18,7 @@ from benchmarks import (
     bench_spectral_norm,
     train_step,
 )
-from benchmarks.record import read_record
+from benchmarks.record import read_records
 from benchmarks.report import write_report
 from benchmarks.runner import MakeCases, add_options, read_options, run_benchmarks
 from fastgan.errors import FastganError
@@ -48,14 +51,14 @@ def main() -> int:
     target = arguments.target
     try:
         options = read_options(arguments)
-        path = run_benchmarks(
+        run_benchmarks(
             f"bench-{target}",
             TARGETS.get(target) or {target: KERNELS[target]},
             options,
             module="suite",
             finish=(lambda row: row) if options.is_quick else train_step.with_process_memory,
         )
-        report = write_report({path: read_record(path)}, options.out / "report")
+        report = write_report(read_records(options.out), options.out / "report")
     except FastganError as error:
         fail(str(error))
         return error.exit_code
