@@ -33,6 +33,10 @@ class TrainingError(FastganError):
     """Training cannot go on, e.g. a loss is not finite."""
 
 
+class ImplementationError(FastganError):
+    """The implementation of an op that was asked for cannot run here, or not on these arguments."""
+
+
 def nearest(value: str, choices: Iterable[str]) -> str | None:
     """The choice that `value` most resembles, or None when none is close."""
     matches = difflib.get_close_matches(value, list(choices), n=1, cutoff=0.6)

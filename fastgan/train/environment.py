@@ -13,14 +13,13 @@ from typing import Any
 
 import torch
 
-from fastgan import __version__
+from fastgan import __version__, native
 from fastgan.ops import implementations
 
 CORE_PACKAGES = ("torch", "numpy", "pydantic", "safetensors", "pillow", "PyYAML", "rich", "typer", "matplotlib")
 # Those of the extras are added; these have no extra of their own.
 OPTIONAL_PACKAGES = ("triton",)
 CPU_BF16_FLAGS = ("avx512_bf16", "amx_bf16", "bf16")
-NATIVE_LIBRARY = "not built: this version of fastgan has no native sources"
 
 
 def environment() -> dict[str, Any]:
@@ -37,7 +36,7 @@ def environment() -> dict[str, Any]:
         "gpu_driver": gpu_driver(),
         "cuda": torch.version.cuda,
         "cudnn": torch.backends.cudnn.version(),  # type: ignore[no-untyped-call]
-        "native_library": NATIVE_LIBRARY,
+        "native_library": native.build_record(),
         "ops": implementations(),
     }
 

@@ -1,0 +1,216 @@
+// Power iteration, u'Wv and c u v' for all layers of a network at once, in one or two launches each.
+//
+// Shape legend: see spectral_norm.h. All sums are float32 and in a fixed order: two runs give the same bits.
+#include "spectral_norm.h"
+
+#include "device.cuh"
+
+namespace fastgan {
+namespace {
+
+// Entries of t = Wv for one tile of rows into `products` (shared memory), one warp per row.
+template <typename T>
+__device__ void tile_products(const Layer& layer, int64_t first_row, int num_rows, float* products) {
+    const int warp = threadIdx.x / kWarpSize, lane = threadIdx.x % kWarpSize;
+    const T* weight = static_cast<const T*>(layer.weight);
+    for (int r = warp; r < num_rows; r += kWarps) {
+        const T* row = weight + (first_row + r) * layer.columns;
+        const float sum = warp_sum(row_dot(row, layer.v, layer.columns, lane, kWarpSize));
+        if (lane == 0) products[r] = sum;
+    }
+    __syncthreads();
+}
+
+// One tile of rows: t, |t|^2 and the tile's share of W't. Grid: all row tiles of all layers.
+__global__ void __launch_bounds__(kThreads) iterate_rows(const __grid_constant__ Launch launch, float* memory) {
+    __shared__ float products[kRowsPerTile];
+    const int index = layer_of_tile(launch.first_row_tile, launch.num_layers, blockIdx.x);
+    const Layer& layer = launch.layers[index];
+    const int64_t tile = blockIdx.x - launch.first_row_tile[index], first_row = tile * kRowsPerTile;
+    const int num_rows = static_cast<int>(smaller(kRowsPerTile, layer.rows - first_row));
+    const Workspace space = workspace_of(launch);
+    float* partial = memory + space.partial_columns + offset_of_partial(launch, index, tile);
+    if (layer.dtype == kBFloat16) {
+        tile_products<BFloat16>(layer, first_row, num_rows, products);
+        const BFloat16* rows = static_cast<const BFloat16*>(layer.weight) + first_row * layer.columns;
+        weighted_row_sum(rows, products, num_rows, layer.columns, partial, threadIdx.x, kThreads);
+    } else {
+        tile_products<float>(layer, first_row, num_rows, products);
+        const float* rows = static_cast<const float*>(layer.weight) + first_row * layer.columns;
+        weighted_row_sum(rows, products, num_rows, layer.columns, partial, threadIdx.x, kThreads);
+    }
+    if (threadIdx.x < num_rows) {
+        memory[space.row_products + offset_of_rows(launch, index) + first_row + threadIdx.x] = products[threadIdx.x];
+    }
+    if (threadIdx.x == 0) {
+        float square = 0.0f;
+        for (int r = 0; r < num_rows; ++r) square += products[r] * products[r];
+        memory[space.tile_squares + blockIdx.x] = square;
+        // The next launch counts its finished blocks here.
+        if (tile == 0) reinterpret_cast<unsigned int*>(memory + space.tickets)[index] = 0;
+    }
+}
+
+// u, v and sigma of one layer from the sums that all of its column tiles left.
+__device__ void write_vectors(const Launch& launch, int index, const float* memory, float norm_rows, float* sigma) {
+    const Layer& layer = launch.layers[index];
+    const Workspace space = workspace_of(launch);
+    const float* squares = memory + space.column_squares + launch.first_column_tile[index];
+    const float square = block_sum<kThreads>(strided_sum(squares, num_column_tiles(layer), threadIdx.x, kThreads));
+    const float norm_columns = sqrtf(square);
+    const bool moved = moves(norm_rows, norm_columns);
+    // u'Wv = |W'u| for the new u and v. NaN is handed on; a zero matrix has sigma 0.
+    if (threadIdx.x == 0) sigma[index] = moved || norm_columns != norm_columns ? norm_columns : 0.0f;
+    if (!moved) return;
+    const float* rows = memory + space.row_products + offset_of_rows(launch, index);
+    const float* columns = memory + space.columns + offset_of_columns(launch, index);
+    for (int64_t r = threadIdx.x; r < layer.rows; r += kThreads) layer.u[r] = rows[r] / norm_rows;
+    for (int64_t c = threadIdx.x; c < layer.columns; c += kThreads) layer.v[c] = columns[c] / norm_columns;
+}
+
+// W'u for one tile of columns; the layer's last block to finish writes u, v and sigma. Grid: all column tiles.
+__global__ void __launch_bounds__(kThreads)
+    iterate_columns(const __grid_constant__ Launch launch, float* memory, float* sigma) {
+    __shared__ bool is_last;
+    const int index = layer_of_tile(launch.first_column_tile, launch.num_layers, blockIdx.x);
+    const Layer& layer = launch.layers[index];
+    const int64_t tile = blockIdx.x - launch.first_column_tile[index];
+    const int64_t column = tile * kColumnsPerTile + threadIdx.x;
+    const Workspace space = workspace_of(launch);
+    const float* squares = memory + space.tile_squares + launch.first_row_tile[index];
+    const float square = block_sum<kThreads>(strided_sum(squares, num_row_tiles(layer), threadIdx.x, kThreads));
+    const float norm_rows = sqrtf(square);
+    float value = 0.0f;
+    if (column < layer.columns) {
+        const float* partial = memory + space.partial_columns + offset_of_partial(launch, index, 0);
+        const float sum = column_sum(partial, num_row_tiles(layer), layer.columns, column);
+        // Divided before it is squared, so that the square of sigma, not its fourth power, must fit a float.
+        value = norm_rows > kEpsilon ? sum / norm_rows : (norm_rows == norm_rows ? 0.0f : norm_rows);
+        memory[space.columns + offset_of_columns(launch, index) + column] = value;
+    }
+    const float column_square = block_sum<kThreads>(value * value);
+    if (threadIdx.x == 0) memory[space.column_squares + blockIdx.x] = column_square;
+    __threadfence();
+    __syncthreads();
+    if (threadIdx.x == 0) {
+        unsigned int* tickets = reinterpret_cast<unsigned int*>(memory + space.tickets);
+        is_last = atomicAdd(tickets + index, 1u) == num_column_tiles(layer) - 1;
+    }
+    __syncthreads();
+    if (!is_last) return;
+    __threadfence();
+    write_vectors(launch, index, memory, norm_rows, sigma);
+}
+
+// u'Wv of one tile of rows. Grid: all row tiles.
+__global__ void __launch_bounds__(kThreads) bilinear_tiles(const __grid_constant__ Launch launch, float* memory) {
+    __shared__ float products[kRowsPerTile];
+    const int index = layer_of_tile(launch.first_row_tile, launch.num_layers, blockIdx.x);
+    const Layer& layer = launch.layers[index];
+    const int64_t first_row = static_cast<int64_t>(blockIdx.x - launch.first_row_tile[index]) * kRowsPerTile;
+    const int num_rows = static_cast<int>(smaller(kRowsPerTile, layer.rows - first_row));
+    if (layer.dtype == kBFloat16) {
+        tile_products<BFloat16>(layer, first_row, num_rows, products);
+    } else {
+        tile_products<float>(layer, first_row, num_rows, products);
+    }
+    if (threadIdx.x == 0) {
+        float sum = 0.0f;
+        for (int r = 0; r < num_rows; ++r) sum += layer.u[first_row + r] * products[r];
+        memory[blockIdx.x] = sum;
+    }
+}
+
+// The sum over a layer's row tiles. Grid: layers.
+__global__ void __launch_bounds__(kThreads)
+    bilinear_sums(const __grid_constant__ Launch launch, const float* memory, float* out) {
+    const float* sums = memory + launch.first_row_tile[blockIdx.x];
+    const int64_t size = num_row_tiles(launch.layers[blockIdx.x]);
+    const float total = block_sum<kThreads>(strided_sum(sums, size, threadIdx.x, kThreads));
+    if (threadIdx.x == 0) out[blockIdx.x] = total;
+}
+
+template <typename T>
+__device__ void write_outer(const Layer& layer, int64_t first_row, int num_rows, float coefficient) {
+    for (int r = 0; r < num_rows; ++r) {
+        T* row = static_cast<T*>(layer.weight) + (first_row + r) * layer.columns;
+        const float u = layer.u[first_row + r];
+        if (layer.columns % Pack<T>::kSize == 0 && is_aligned(row)) {
+            for (int64_t p = threadIdx.x; p < layer.columns / Pack<T>::kSize; p += kThreads) {
+                Pack<T> pack;
+#pragma unroll
+                for (int i = 0; i < Pack<T>::kSize; ++i) {
+                    store(pack.values + i, outer_element(coefficient, u, layer.v[p * Pack<T>::kSize + i]));
+                }
+                reinterpret_cast<Pack<T>*>(row)[p] = pack;
+            }
+        } else {
+            for (int64_t c = threadIdx.x; c < layer.columns; c += kThreads) {
+                store(row + c, outer_element(coefficient, u, layer.v[c]));
+            }
+        }
+    }
+}
+
+// One tile of rows of c u v', written to the layer's `weight`. Grid: all row tiles.
+__global__ void __launch_bounds__(kThreads)
+    outer_tiles(const __grid_constant__ Launch launch, const float* coefficients) {
+    const int index = layer_of_tile(launch.first_row_tile, launch.num_layers, blockIdx.x);
+    const Layer& layer = launch.layers[index];
+    const int64_t first_row = static_cast<int64_t>(blockIdx.x - launch.first_row_tile[index]) * kRowsPerTile;
+    const int num_rows = static_cast<int>(smaller(kRowsPerTile, layer.rows - first_row));
+    if (layer.dtype == kBFloat16) {
+        write_outer<BFloat16>(layer, first_row, num_rows, coefficients[index]);
+    } else {
+        write_outer<float>(layer, first_row, num_rows, coefficients[index]);
+    }
+}
+
+}  // namespace
+}  // namespace fastgan
+
+using namespace fastgan;
+
+// Floats of scratch memory that the other functions need for these layers; 0 if the layers are not valid.
+extern "C" __attribute__((visibility("default"))) int64_t fastgan_spectral_norm_workspace(const Layer* layers,
+                                                                                        int num_layers) {
+    Launch launch;
+    return fill_launch(layers, num_layers, &launch) ? workspace_of(launch).size : 0;
+}
+
+// `num_iterations` times u = Wv / |Wv|, v = W'u / |W'u|; sigma, [L], gets u'Wv, 0 for a zero matrix.
+FASTGAN_API fastgan_power_iteration(const Layer* layers, int num_layers, int num_iterations, float* sigma,
+                                    float* workspace, int device, cudaStream_t stream) {
+    Launch launch;
+    if (!fill_launch(layers, num_layers, &launch) || num_iterations < 1) return cudaErrorInvalidValue;
+    const DeviceScope scope(device);
+    if (scope.status != cudaSuccess) return scope.status;
+    for (int i = 0; i < num_iterations; ++i) {
+        iterate_rows<<<launch.first_row_tile[num_layers], kThreads, 0, stream>>>(launch, workspace);
+        iterate_columns<<<launch.first_column_tile[num_layers], kThreads, 0, stream>>>(launch, workspace, sigma);
+    }
+    return cudaGetLastError();
+}
+
+// out, [L] = u'Wv.
+FASTGAN_API fastgan_bilinear(const Layer* layers, int num_layers, float* out, float* workspace, int device,
+                             cudaStream_t stream) {
+    Launch launch;
+    if (!fill_launch(layers, num_layers, &launch)) return cudaErrorInvalidValue;
+    const DeviceScope scope(device);
+    if (scope.status != cudaSuccess) return scope.status;
+    bilinear_tiles<<<launch.first_row_tile[num_layers], kThreads, 0, stream>>>(launch, workspace);
+    bilinear_sums<<<num_layers, kThreads, 0, stream>>>(launch, workspace, out);
+    return cudaGetLastError();
+}
+
+// weight = coefficients[i] u v', [R_i, K_i], for every layer.
+FASTGAN_API fastgan_outer(const Layer* layers, int num_layers, const float* coefficients, int device,
+                          cudaStream_t stream) {
+    Launch launch;
+    if (!fill_launch(layers, num_layers, &launch)) return cudaErrorInvalidValue;
+    const DeviceScope scope(device);
+    if (scope.status != cudaSuccess) return scope.status;
+    outer_tiles<<<launch.first_row_tile[num_layers], kThreads, 0, stream>>>(launch, coefficients);
+    return cudaGetLastError();
+}

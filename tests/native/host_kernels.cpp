@@ -1,0 +1,139 @@
+// The kernels' loops over blocks and threads as plain loops, around the same functions that the kernels call.
+#include <cmath>
+#include <vector>
+
+#include "gradient_penalty.h"
+#include "spectral_norm.h"
+
+using namespace fastgan;
+
+namespace {
+
+// Lanes add up as in a butterfly of shuffles.
+float warp_sum(std::vector<float> values) {
+    for (size_t distance = values.size() / 2; distance > 0; distance /= 2) {
+        for (size_t i = 0; i < distance; ++i) values[i] += values[i + distance];
+    }
+    return values[0];
+}
+
+float block_sum(const std::vector<float>& values) {
+    std::vector<float> sums;
+    for (size_t first = 0; first < values.size(); first += kWarpSize) {
+        sums.push_back(warp_sum({values.begin() + first, values.begin() + first + kWarpSize}));
+    }
+    sums.resize(kWarpSize, 0.0f);
+    return warp_sum(sums);
+}
+
+template <typename Function>
+std::vector<float> threads(int count, Function function) {
+    std::vector<float> values(count);
+    for (int i = 0; i < count; ++i) values[i] = function(i);
+    return values;
+}
+
+template <typename T>
+void iterate_tile(const Launch& launch, int64_t block, std::vector<float>& memory) {
+    const int index = layer_of_tile(launch.first_row_tile, launch.num_layers, block);
+    const Layer& layer = launch.layers[index];
+    const int64_t tile = block - launch.first_row_tile[index], first = tile * kRowsPerTile;
+    const int num_rows = static_cast<int>(smaller(kRowsPerTile, layer.rows - first));
+    const T* rows = static_cast<const T*>(layer.weight) + first * layer.columns;
+    const Workspace space = workspace_of(launch);
+    float* products = &memory[space.row_products + offset_of_rows(launch, index) + first];
+    for (int r = 0; r < num_rows; ++r) {
+        products[r] = warp_sum(threads(kWarpSize, [&](int lane) {
+            return row_dot(rows + r * layer.columns, layer.v, layer.columns, lane, kWarpSize);
+        }));
+        memory[space.tile_squares + block] += products[r] * products[r];
+    }
+    float* partial = &memory[space.partial_columns + offset_of_partial(launch, index, tile)];
+    for (int t = 0; t < kThreads; ++t) weighted_row_sum(rows, products, num_rows, layer.columns, partial, t, kThreads);
+}
+
+void finish_layer(const Launch& launch, int index, std::vector<float>& memory, float* sigma) {
+    const Layer& layer = launch.layers[index];
+    const Workspace space = workspace_of(launch);
+    const float* squares = &memory[space.tile_squares + launch.first_row_tile[index]];
+    const float norm_rows = std::sqrt(
+        block_sum(threads(kThreads, [&](int t) { return strided_sum(squares, num_row_tiles(layer), t, kThreads); })));
+    const float* partial = &memory[space.partial_columns + offset_of_partial(launch, index, 0)];
+    float* columns = &memory[space.columns + offset_of_columns(launch, index)];
+    float square = 0.0f;
+    for (int64_t c = 0; c < layer.columns; ++c) {
+        columns[c] = norm_rows > kEpsilon ? column_sum(partial, num_row_tiles(layer), layer.columns, c) / norm_rows : 0.0f;
+        square += columns[c] * columns[c];
+    }
+    const float norm_columns = std::sqrt(square);
+    sigma[index] = moves(norm_rows, norm_columns) ? norm_columns : 0.0f;
+    if (!moves(norm_rows, norm_columns)) return;
+    const float* rows = &memory[space.row_products + offset_of_rows(launch, index)];
+    for (int64_t r = 0; r < layer.rows; ++r) layer.u[r] = rows[r] / norm_rows;
+    for (int64_t c = 0; c < layer.columns; ++c) layer.v[c] = columns[c] / norm_columns;
+}
+
+}  // namespace
+
+extern "C" {
+
+int64_t host_power_iteration(const Layer* layers, int num_layers, float* sigma) {
+    Launch launch;
+    if (!fill_launch(layers, num_layers, &launch)) return -1;
+    // One number more than asked for, which must stay as it is.
+    std::vector<float> memory(workspace_of(launch).size + 1, 0.0f);
+    memory.back() = 12345.0f;
+    for (int64_t block = 0; block < launch.first_row_tile[num_layers]; ++block) {
+        const int index = layer_of_tile(launch.first_row_tile, num_layers, block);
+        if (layers[index].dtype == kBFloat16) {
+            iterate_tile<BFloat16>(launch, block, memory);
+        } else {
+            iterate_tile<float>(launch, block, memory);
+        }
+    }
+    for (int i = 0; i < num_layers; ++i) finish_layer(launch, i, memory, sigma);
+    return memory.back() == 12345.0f ? 0 : -2;
+}
+
+// Layer of every row tile; returns their number.
+int64_t host_layers_of_tiles(const Layer* layers, int num_layers, int32_t* out) {
+    Launch launch;
+    if (!fill_launch(layers, num_layers, &launch)) return -1;
+    const int64_t count = launch.first_row_tile[num_layers];
+    for (int64_t tile = 0; tile < count; ++tile) out[tile] = layer_of_tile(launch.first_row_tile, num_layers, tile);
+    return count;
+}
+
+void host_outer(float coefficient, const float* u, const float* v, int64_t rows, int64_t columns, float* out) {
+    for (int64_t r = 0; r < rows; ++r) {
+        for (int64_t c = 0; c < columns; ++c) out[r * columns + c] = outer_element(coefficient, u[r], v[c]);
+    }
+}
+
+void host_gradient_penalty(const void* gradients, int is_bfloat16, int64_t num_samples, int64_t size, float center,
+                           int one_sided, float* penalty, float* factor) {
+    for (int64_t n = 0; n < num_samples; ++n) {
+        std::vector<float> sums;
+        for (int64_t chunk = 0; chunk < chunks_per_sample(size); ++chunk) {
+            const int64_t begin = chunk * kChunk, end = smaller(size, begin + kChunk);
+            sums.push_back(block_sum(threads(kThreads, [&](int t) {
+                return is_bfloat16
+                           ? square_sum(static_cast<const BFloat16*>(gradients) + n * size, begin, end, t, kThreads)
+                           : square_sum(static_cast<const float*>(gradients) + n * size, begin, end, t, kThreads);
+            })));
+        }
+        const float square = warp_sum(threads(
+            kWarpSize, [&](int lane) { return strided_sum(sums.data(), sums.size(), lane, kWarpSize); }));
+        const PenaltyValue value = penalty_of(square, center, one_sided != 0);
+        penalty[n] = value.penalty;
+        factor[n] = value.factor;
+    }
+}
+
+float host_between(float real, float fake, float weight) { return between(real, fake, weight); }
+
+void host_round(const float* values, int64_t size, uint16_t* out) {
+    for (int64_t i = 0; i < size; ++i) store(reinterpret_cast<BFloat16*>(out) + i, values[i]);
+}
+
+}  // extern "C"

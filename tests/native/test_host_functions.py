@@ -1,0 +1,131 @@
+"""Index arithmetic and sums of the CUDA kernels, run on the CPU against the ops' references."""
+
+import ctypes
+
+import pytest
+import torch
+from torch import Tensor
+
+from fastgan import native
+from fastgan.ops import gradient_penalty, interpolate, power_iteration_, spectral_norm
+
+# One row, one column, one element, a tile of rows less and more than 16, columns that do and do not divide 16 bytes.
+SHAPES = [(1, 9), (9, 1), (1, 1), (15, 8), (16, 64), (17, 30), (40, 257), (2, 3000), (300, 2)]
+
+int64, float32 = ctypes.c_int64, ctypes.c_float
+
+
+def make(shapes: list[tuple[int, int]], dtype: torch.dtype) -> tuple[list[Tensor], list[Tensor], list[Tensor]]:
+    generator = torch.Generator().manual_seed(0)
+
+    def unit(size: int) -> Tensor:
+        vector = torch.randn(size, generator=generator)
+        return vector / vector.norm()
+
+    matrices = [torch.randn(shape, generator=generator).to(dtype) for shape in shapes]
+    return matrices, [unit(rows) for rows, _ in shapes], [unit(columns) for _, columns in shapes]
+
+
+def run_host(library: ctypes.CDLL, matrices: list[Tensor], left: list[Tensor], right: list[Tensor]) -> Tensor:
+    sigma = torch.full((len(matrices),), float("nan"))
+    ((_, count, layers),) = native._launches(matrices, left, right)
+    assert library.host_power_iteration(layers, count, ctypes.c_void_p(sigma.data_ptr())) == 0
+    return sigma
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_power_iteration_equals_the_reference_in_double(host_library: ctypes.CDLL, dtype: torch.dtype) -> None:
+    matrices, left, right = make(SHAPES, dtype)
+    exact = [[t.double() for t in side] for side in (matrices, left, right)]
+    for _ in range(3):
+        sigma = run_host(host_library, matrices, left, right)
+        power_iteration_(*exact)
+    for got, expected in zip([*left, *right], [*exact[1], *exact[2]], strict=True):
+        torch.testing.assert_close(got.double(), expected, rtol=0, atol=3e-6)
+    torch.testing.assert_close(sigma.double(), spectral_norm(*exact), rtol=3e-6, atol=0)
+
+
+def test_zero_and_tiny_matrices(host_library: ctypes.CDLL) -> None:
+    matrices, left, right = make([(3, 4), (3, 4), (5, 2)], torch.float32)
+    matrices[0].zero_()
+    matrices[2].mul_(1e-9)
+    before = left[0].clone(), right[0].clone()
+    sigma = run_host(host_library, matrices, left, right)
+    assert sigma[0] == 0
+    torch.testing.assert_close((left[0], right[0]), before, rtol=0, atol=0)
+    assert left[2].norm().item() == pytest.approx(1.0, rel=1e-5)
+    assert right[2].norm().item() == pytest.approx(1.0, rel=1e-5)
+
+
+def test_every_tile_finds_its_layer(host_library: ctypes.CDLL) -> None:
+    shapes = [(1, 1), (16, 3), (17, 3), (160, 2), (1, 5)] * 12
+    matrices, left, right = make(shapes, torch.float32)
+    ((_, count, layers),) = native._launches(matrices, left, right)
+    found = torch.empty(1000, dtype=torch.int32)
+    total = host_library.host_layers_of_tiles(layers, count, ctypes.c_void_p(found.data_ptr()))
+    expected = [index for index, (rows, _) in enumerate(shapes) for _ in range(-(-rows // 16))]
+    assert found[:total].tolist() == expected
+
+
+def test_more_layers_than_fit_one_launch_are_split() -> None:
+    matrices, left, right = make([(1, 1)] * 130, torch.float32)
+    assert [(first, count) for first, count, _ in native._launches(matrices, left, right)] == [
+        (0, 64),
+        (64, 64),
+        (128, 2),
+    ]
+
+
+def test_invalid_layers_are_refused(host_library: ctypes.CDLL) -> None:
+    sigma = torch.zeros(1)
+    bad = native._Layer(0, 0, 0, 0, 5, 0)
+    assert host_library.host_power_iteration((native._Layer * 1)(bad), 1, ctypes.c_void_p(sigma.data_ptr())) == -1
+    bad.rows, bad.dtype = 5, 7
+    assert host_library.host_power_iteration((native._Layer * 1)(bad), 1, ctypes.c_void_p(sigma.data_ptr())) == -1
+
+
+def test_outer_product(host_library: ctypes.CDLL) -> None:
+    u, v, out = torch.randn(3), torch.randn(5), torch.empty(3, 5)
+    pointers = [ctypes.c_void_p(t.data_ptr()) for t in (u, v, out)]
+    host_library.host_outer(float32(1.5), *pointers[:2], int64(3), int64(5), pointers[2])
+    torch.testing.assert_close(out, 1.5 * torch.outer(u, v))
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize("size", [1, 3, 64, 1000, 8192, 20001])
+@pytest.mark.parametrize(("center", "one_sided"), [(0.0, False), (1.0, False), (1.0, True), (30.0, True)])
+def test_penalty_and_its_derivative(
+    host_library: ctypes.CDLL, dtype: torch.dtype, size: int, center: float, one_sided: bool
+) -> None:
+    values = torch.randn(3, size, generator=torch.Generator().manual_seed(size)).to(dtype)
+    values[1] = 0
+    penalty, factor = torch.empty(3), torch.empty(3)
+    pointers = [ctypes.c_void_p(t.data_ptr()) for t in (values, penalty, factor)]
+    is_bfloat16, shape = int(dtype == torch.bfloat16), (int64(3), int64(size))
+    host_library.host_gradient_penalty(pointers[0], is_bfloat16, *shape, float32(center), int(one_sided), *pointers[1:])
+    exact = values.double().requires_grad_()
+    expected = gradient_penalty(exact, center=center, one_sided=one_sided, impl="reference")
+    (gradient,) = torch.autograd.grad(expected.sum(), exact)
+    torch.testing.assert_close(penalty.double(), expected.detach(), rtol=1e-5, atol=1e-5)
+    torch.testing.assert_close(factor[:, None].double() * values.double(), gradient, rtol=1e-5, atol=1e-5)
+
+
+def test_interpolation_is_exact_at_both_ends(host_library: ctypes.CDLL) -> None:
+    real, fake = torch.tensor([[[[0.1]]], [[[0.7]]], [[[1e8]]]]), torch.tensor([[[[0.3]]], [[[-0.2]]], [[[1.0]]]])
+    for weight in (0.0, 0.3, 0.5, 0.9, 1.0):
+        got = [host_library.host_between(r.item(), f.item(), weight) for r, f in zip(real, fake, strict=True)]
+        expected = interpolate(real, fake, torch.full((3,), weight))
+        assert got == pytest.approx(expected.flatten().tolist(), rel=1e-6)
+    assert host_library.host_between(0.1, 1e8, 1.0) == pytest.approx(0.1, rel=1e-7)
+
+
+def test_rounding_to_bfloat16_is_torchs(host_library: ctypes.CDLL) -> None:
+    special = [0.0, -0.0, float("inf"), -float("inf"), 3.4e38, 1 + 2**-8, 1 + 3 * 2**-8, 1e-40]
+    values = torch.cat([torch.tensor(special), torch.randn(1000)])
+    out = torch.empty(len(values), dtype=torch.bfloat16)
+    pointers = [ctypes.c_void_p(t.data_ptr()) for t in (values, out)]
+    host_library.host_round(pointers[0], int64(len(values)), pointers[1])
+    torch.testing.assert_close(out, values.bfloat16(), rtol=0, atol=0)
+    values[0] = float("nan")
+    host_library.host_round(pointers[0], int64(1), pointers[1])
+    assert out[0].isnan()
