@@ -5,7 +5,6 @@ from fastgan.objectives.objective import DiscriminatorObjective, GeneratorObject
 from fastgan.objectives.penalties import (
     INTERPOLATED,
     PENALTIES,
-    interpolate,
     r1_penalty,
     r2_penalty,
     wgan_gp_penalty,
@@ -21,7 +20,6 @@ __all__ = [
     "GeneratorObjective",
     "ObjectiveOutput",
     "adversarial_loss",
-    "interpolate",
     "r1_penalty",
     "r2_penalty",
     "wgan_gp_penalty",

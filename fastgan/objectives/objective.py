@@ -17,13 +17,12 @@ from fastgan.objectives.penalties import (
     INTERPOLATED,
     PENALTIES,
     input_gradients,
-    interpolate,
     r1_penalty,
     r2_penalty,
     wgan_gp_penalty,
     zero_centered_penalty,
 )
-from fastgan.ops import gradient_penalty
+from fastgan.ops import gradient_penalty, interpolate
 
 # Images [N, C, H, W] and labels [N] or None, to logits [N].
 Discriminator = Callable[[Tensor, Tensor | None], Tensor]

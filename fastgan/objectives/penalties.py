@@ -71,18 +71,3 @@ def zero_centered_penalty(logits: Tensor, images: Tensor) -> Tensor:
     Source: Thanh-Tung et al. 2019, arXiv:1902.03984 (0-GP).
     """
     return gradient_penalty(input_gradients(logits, images)).mean()
-
-
-def interpolate(real: Tensor, fake: Tensor, weights: Tensor) -> Tensor:
-    """weights * real + (1 - weights) * fake, sample by sample.
-
-    Args:
-        real, fake: [N, C, H, W], same shape.
-        weights: [N], in [0, 1].
-    Raises:
-        ValueError: if the shapes differ.
-    """
-    if real.shape != fake.shape or weights.shape != real.shape[:1]:
-        got = f"real {list(real.shape)}, fake {list(fake.shape)}, weights {list(weights.shape)}"
-        raise ValueError(f"interpolate: got {got}; real and fake must be equal in shape and weights be [N]")
-    return torch.lerp(fake, real, weights.to(real.dtype)[:, None, None, None])

@@ -1,10 +1,11 @@
 """Which implementation of an op runs: `impl="auto"` or a forced one; nothing falls back in silence."""
 
 from fastgan.errors import did_you_mean
+from fastgan.ops import native_choice
 
 IMPLEMENTATIONS = ("auto", "reference")
 
-OPS = ("bias_act", "conv2d", "conv_transpose2d", "gradient_penalty", "spectral_norm")
+OPS = ("bias_act", "conv2d", "conv_transpose2d")
 
 
 def choose_implementation(op: str, impl: str) -> str:
@@ -21,4 +22,5 @@ def choose_implementation(op: str, impl: str) -> str:
 
 def implementations() -> dict[str, str]:
     """For every op, the implementation that `auto` takes and why."""
-    return dict.fromkeys(OPS, "reference: plain PyTorch is the only implementation of this op")
+    plain = dict.fromkeys(OPS, "reference: plain PyTorch is the only implementation of this op")
+    return dict(sorted((plain | native_choice.explanations()).items()))

@@ -7,7 +7,6 @@ from torch import Tensor, nn
 from fastgan.objectives import (
     DiscriminatorObjective,
     adversarial_loss,
-    interpolate,
     r1_penalty,
     r2_penalty,
     wgan_gp_penalty,
@@ -56,13 +55,6 @@ def test_images_must_require_grad() -> None:
     images = images_of_norms(1.0)
     with pytest.raises(ValueError, match=r"images\.requires_grad is False; set it before"):
         r1_penalty(Quadratic(1.0)(images), images)
-
-
-def test_interpolate() -> None:
-    real, fake = torch.full((2, 1, 1, 1), 4.0), torch.zeros(2, 1, 1, 1)
-    assert interpolate(real, fake, torch.tensor([0.25, 1.0])).flatten().tolist() == [1.0, 4.0]
-    with pytest.raises(ValueError, match="real and fake must be equal in shape and weights be"):
-        interpolate(real, fake, torch.tensor([0.5]))
 
 
 PENALTY_ON_2_AND_1 = {

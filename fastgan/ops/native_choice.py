@@ -1,0 +1,73 @@
+"""Which implementation serves the ops of csrc/: spectral norm, gradient penalty, interpolation.
+
+native         the CUDA library
+triton         the same kernels in Triton, for a GPU without the library
+reference      plain PyTorch, the definition of the op
+auto           on a CPU the reference; on a GPU the first of the three that can serve
+"""
+
+import importlib.util
+import os
+
+import torch
+from torch import Tensor
+
+from fastgan import native
+from fastgan.errors import ImplementationError, did_you_mean
+
+IMPLEMENTATIONS = ("auto", "native", "triton", "reference")
+OPS = ("gradient_penalty", "interpolate", "spectral_norm")
+
+_OLDEST_GPU = (8, 0)
+
+
+def choose_native(op: str, impl: str, like: Tensor) -> str:
+    """Name of the implementation for tensors such as `like`.
+
+    Raises:
+        ValueError: if `impl` is not a known name.
+        ImplementationError: if a forced implementation cannot serve, with the reason.
+    """
+    if impl not in IMPLEMENTATIONS:
+        rule = f"must be one of {', '.join(IMPLEMENTATIONS)}"
+        raise ValueError(f"{op}: impl={impl!r} {rule}{did_you_mean(impl, IMPLEMENTATIONS)}")
+    if impl == "auto":
+        if like.device.type != "cuda":
+            return "reference"
+        return next(name for name in IMPLEMENTATIONS[1:] if _problem(name, like) is None)
+    problem = _problem(impl, like)
+    if problem is not None:
+        raise ImplementationError(f"{op}: impl={impl} cannot serve: {problem}; or use impl=auto")
+    return impl
+
+
+def explanations() -> dict[str, str]:
+    """For every op, the implementation that `auto` takes and why."""
+    if not torch.cuda.is_available():
+        return dict.fromkeys(OPS, "reference: no GPU, and the kernels need one")
+    like = torch.empty(0, device="cuda")
+    chosen = choose_native("doctor", "auto", like)
+    why = {"native": native.build_record(), "triton": f"{_problem('native', like)}", "reference": "no kernel can serve"}
+    return dict.fromkeys(OPS, f"{chosen}: {why[chosen]}; float64: reference")
+
+
+def _problem(impl: str, like: Tensor) -> str | None:
+    """Why `impl` cannot serve tensors such as `like`; None if it can."""
+    if impl == "reference":
+        return None
+    if like.dtype not in native.DTYPES:
+        return f"dtype {like.dtype} must be one of {', '.join(map(str, native.DTYPES))}"
+    return native.unavailable(like.device) if impl == "native" else _triton_problem(like.device)
+
+
+def _triton_problem(device: torch.device) -> str | None:
+    if importlib.util.find_spec("triton") is None:
+        return "triton is not installed: pip install triton"
+    if device.type == "cuda":
+        capability = torch.cuda.get_device_capability(device)
+        if capability >= _OLDEST_GPU:
+            return None
+        return f"{device} has compute capability {capability[0]}.{capability[1]}, which must be 8.0 or more"
+    if device.type == "cpu" and os.environ.get("TRITON_INTERPRET") == "1":
+        return None
+    return f"the tensors are on {device}; it needs a GPU, or TRITON_INTERPRET=1 for tests"
