@@ -9,7 +9,8 @@ from typing import Protocol
 import torch
 from torch import Tensor, nn
 
-from fastgan.ops import power_iteration_, spectral_norm
+from fastgan.errors import TrainingError
+from fastgan.ops import NonFiniteMatrixError, power_iteration_, spectral_norm
 
 # After a new weight, so many steps bring u and v close enough; afterwards one step per optimizer step keeps up.
 _INITIAL_ITERATIONS = 15
@@ -58,8 +59,22 @@ class SpectralNorm(nn.Module):
         power_iteration_(matrices, self._vectors("u"), self._vectors("v"), num_iterations=num_iterations)
 
     def step(self, layers: Sequence[HasMatrix]) -> None:
-        """One power iteration (`num_iterations`) of every layer, in place; `layers` in the order of construction."""
-        self._iterate(layers, self.num_iterations)
+        """One power iteration (`num_iterations`) of every layer, in place; `layers` in the order of construction.
+
+        In eval mode nothing happens: the vectors are frozen.
+
+        Raises:
+            TrainingError: on a CPU, if a weight is not finite. A GPU would have to wait for that; there the loss is NaN.
+        """
+        if not self.training:
+            return
+        try:
+            self._iterate(layers, self.num_iterations)
+        except NonFiniteMatrixError as error:
+            weight = f"the weight of the spectrally normalised layer {error.index} ({layers[error.index]})"
+            raise TrainingError(
+                f"{weight} holds numbers that are not finite after an update; lower the learning rate"
+            ) from error
 
     def forward(self, layers: Sequence[HasMatrix]) -> tuple[Tensor, ...]:
         """L scalars 1 / sigma_i, differentiable in the layers' weights; `layers` in the order of construction."""

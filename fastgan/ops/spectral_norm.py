@@ -101,14 +101,22 @@ def _iterate_reference(
         for _ in range(num_iterations):
             rows = torch.mv(wide, v)
             rows_norm = torch.linalg.vector_norm(rows)
-            columns = torch.mv(wide.t(), rows / rows_norm.clamp_min(EPSILON))
+            rows = rows / rows_norm.clamp_min(EPSILON)
+            columns = torch.mv(wide.t(), rows)
             columns_norm = torch.linalg.vector_norm(columns)
-            # On a CPU, looking costs nothing.
-            if u.device.type == "cpu" and not math.isfinite(columns_norm.item()):
-                raise NonFiniteMatrixError("power_iteration_", index)
-            moves = (rows_norm > EPSILON) & (columns_norm > EPSILON)
-            u.copy_(torch.where(moves, rows / rows_norm.clamp_min(EPSILON), u))
-            v.copy_(torch.where(moves, columns / columns_norm.clamp_min(EPSILON), v))
+            columns = columns / columns_norm.clamp_min(EPSILON)
+            if u.device.type == "cpu":
+                # On a CPU, looking costs nothing.
+                norms = rows_norm.item(), columns_norm.item()
+                if not math.isfinite(norms[1]):
+                    raise NonFiniteMatrixError("power_iteration_", index)
+                if min(norms) <= EPSILON:
+                    break
+            else:
+                moves = (rows_norm > EPSILON) & (columns_norm > EPSILON)
+                rows, columns = torch.where(moves, rows, u), torch.where(moves, columns, v)
+            u.copy_(rows)
+            v.copy_(columns)
 
 
 def _check(op: str, matrices: Sequence[Tensor], left: Sequence[Tensor], right: Sequence[Tensor]) -> None:

@@ -112,12 +112,14 @@ def test_gradient_penalty(impl: str, dtype: torch.dtype, size: int, center: floa
 @pytest.mark.parametrize("dtype", DTYPES)
 @pytest.mark.parametrize("memory_format", [torch.contiguous_format, torch.channels_last])
 def test_interpolate(impl: str, dtype: torch.dtype, memory_format: torch.memory_format) -> None:
-    real, fake = (torch.randn(3, 2, 5, 7).to(DEVICE, dtype) for _ in range(2))
+    generator = torch.Generator().manual_seed(0)
+    real, fake = (torch.randn(3, 2, 5, 7, generator=generator).to(DEVICE, dtype) for _ in range(2))
     real = real.contiguous(memory_format=memory_format)
     weights = torch.tensor([0.0, 0.3, 1.0], device=DEVICE)
     got = interpolate(real, fake, weights, impl=impl)
     assert got.stride() == real.stride()
     expected = interpolate(real.double(), fake.double(), weights.double(), impl="reference")
-    torch.testing.assert_close(got.double(), expected, rtol=0, atol=1e-6 if dtype == torch.float32 else 1e-2)
+    # The interpreter rounds to bfloat16 towards zero.
+    torch.testing.assert_close(got.double(), expected, rtol=0, atol=1e-6 if dtype == torch.float32 else 2e-2)
     torch.testing.assert_close(got[0], fake[0], rtol=0, atol=0)
     torch.testing.assert_close(got[2], real[2], rtol=0, atol=0)

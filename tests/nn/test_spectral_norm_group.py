@@ -5,6 +5,7 @@ import copy
 import pytest
 import torch
 
+from fastgan.errors import TrainingError
 from fastgan.models import DCGANDiscriminator
 from fastgan.nn import SpectralNorm
 
@@ -72,3 +73,20 @@ def test_bad_groups_are_refused() -> None:
         SpectralNorm([])
     with pytest.raises(ValueError, match="num_iterations=0 must be at least 1"):
         SpectralNorm(make().normalized_layers(), num_iterations=0)
+
+
+def test_the_vectors_are_frozen_in_eval() -> None:
+    network = make().eval()
+    before = vectors(network)
+    network.step_spectral_norm()
+    torch.testing.assert_close(vectors(network), before, rtol=0, atol=0)
+    network.train().step_spectral_norm()
+    assert any(not torch.equal(old, new) for old, new in zip(before, vectors(network), strict=True))
+
+
+def test_a_weight_that_is_not_finite_ends_training_with_its_name() -> None:
+    network = make()
+    with torch.no_grad():
+        network.hidden[1].weight[0, 0, 0, 0] = float("inf")
+    with pytest.raises(TrainingError, match=r"layer 1 \(Conv2d\(.*holds numbers that are not finite after an update"):
+        network.step_spectral_norm()
