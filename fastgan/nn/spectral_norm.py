@@ -64,7 +64,7 @@ class SpectralNorm(nn.Module):
         In eval mode nothing happens: the vectors are frozen.
 
         Raises:
-            TrainingError: on a CPU, if a weight is not finite. A GPU would have to wait for that; there the loss is NaN.
+            TrainingError: on a CPU, if a weight is not finite. A GPU would have to wait for that; there sigma is NaN.
         """
         if not self.training:
             return
