@@ -1,3 +1,6 @@
+# Triton's language has no types, and a kernel's pointers and sizes are positional.
+# mypy: allow-untyped-defs, allow-untyped-decorators, allow-untyped-calls, allow-incomplete-defs
+# ruff: noqa: PLR0917
 """Penalty of every sample with its derivative, and interpolation: csrc/gradient_penalty.cu in Triton.
 
 Shape legend: N samples of M numbers, B blocks of BLOCK numbers per sample.

@@ -1,3 +1,6 @@
+# Triton's language has no types, and a kernel's pointers and sizes are positional.
+# mypy: allow-untyped-defs, allow-untyped-decorators, allow-untyped-calls, allow-incomplete-defs
+# ruff: noqa: PLR0917
 """Power iteration, u'Wv and c u v' for all layers of a network at once: csrc/spectral_norm.cu in Triton.
 
 The layers are described by a table of addresses and sizes in GPU memory, made once per set of tensors.
