@@ -13,8 +13,8 @@ from typing import get_args
 from benchmarks.harness import Case, Provider
 from benchmarks.runner import Options, main_of
 from benchmarks.step_providers import fastgan_provider
-from benchmarks.train_step import step_case
-from fastgan.train.config import RunConfig, load_config
+from benchmarks.train_step import load_preset, step_case
+from fastgan.train.config import RunConfig
 from fastgan.train.config_models import EngineKind
 
 ENGINES = tuple(engine for engine in get_args(EngineKind) if engine != "auto")
@@ -22,7 +22,7 @@ ENGINES = tuple(engine for engine in get_args(EngineKind) if engine != "auto")
 
 def cases(options: Options) -> Iterator[Case]:
     """All engines on the same steps; the others are compared with the first, `single`."""
-    config = load_config("digits")
+    config = load_preset("digits", options)
     providers = [_provider(engine, config, options) for engine in ENGINES]
     yield step_case(config, options.device, benchmark="parallel", providers=providers)
 

@@ -225,19 +225,19 @@ def measure_cases(
     on_rows: Callable[[list[Row]], None],
     finish: Callable[[Row], Row] = lambda row: row,
     is_over: Callable[[], bool] = lambda: False,
-) -> list[Row]:
-    """Rows of all cases in their order, completed by `finish`, handed to `on_rows` as they come.
+) -> bool:
+    """Hands the rows of each case to `on_rows` as they come, completed by `finish`.
 
     No case begins once `is_over`.
+
+    Returns:
+        Whether all cases were measured.
     """
-    rows: list[Row] = []
     for case in cases:
         if is_over():
-            break
-        measured = [finish(row) for row in measure_case(case, settings, ceilings)]
-        on_rows(measured)
-        rows += measured
+            return False
+        on_rows([finish(row) for row in measure_case(case, settings, ceilings)])
         # A case on a GPU may need all of its memory.
         if case.device.type == "cuda":
             torch.cuda.empty_cache()
-    return rows
+    return True

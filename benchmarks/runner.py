@@ -3,6 +3,10 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
+import itertools
+import math
+import signal
 import time
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
@@ -83,12 +87,13 @@ def run_benchmarks(
     # Looked at first: an hour later would be late.
     earlier = None if options.compare is None else read_record(options.compare)
     clocks = [gpu_clocks()]
-    figures = measure(benchmarks, options, finish=finish)
+    figures, is_complete = measure(benchmarks, options, finish=finish)
     clocks.append(gpu_clocks())
     configuration = {
         "benchmarks": list(benchmarks),
         "device": options.device.type,
         "quick": options.is_quick,
+        "complete": is_complete,
         "gpu_clocks_before_and_after": clocks,
     }
     facts = figures.model_dump(mode="json", exclude_none=True)
@@ -99,22 +104,55 @@ def run_benchmarks(
     return path
 
 
-def measure(benchmarks: Mapping[str, MakeCases], options: Options, *, finish: Finish = lambda row: row) -> Figures:
-    """The rows of all benchmarks, each said as it comes, and the ceilings."""
-    began = time.monotonic()
+def measure(
+    benchmarks: Mapping[str, MakeCases], options: Options, *, finish: Finish = lambda row: row
+) -> tuple[Figures, bool]:
+    """The rows of all benchmarks, each said as it comes, with the ceilings; and whether no case was left out.
+
+    SIGTERM ends it early with the rows that it has.
+    """
+    ends = math.inf if options.seconds is None else time.monotonic() + options.seconds
     ceilings = measure_ceilings(options.device, dtypes=_dtypes(options), is_quick=options.is_quick)
     say(_ceilings_line(ceilings))
     rows: list[Row] = []
-    for make_cases in benchmarks.values():
-        rows += measure_cases(
-            make_cases(options),
-            QUICK if options.is_quick else FULL,
-            ceilings=ceilings,
-            finish=finish,
-            on_rows=_say_rows,
-            is_over=lambda: options.seconds is not None and time.monotonic() - began > options.seconds,
-        )
-    return Figures(rows=tuple(rows), ceilings=ceilings)
+
+    def on_rows(measured: list[Row]) -> None:
+        rows.extend(measured)
+        for row in measured:
+            say(row_line(row, base=measured[0]))
+
+    try:
+        with _sigterm_raises():
+            is_complete = measure_cases(
+                itertools.chain.from_iterable(make_cases(options) for make_cases in benchmarks.values()),
+                QUICK if options.is_quick else FULL,
+                ceilings=ceilings,
+                finish=finish,
+                on_rows=on_rows,
+                is_over=lambda: time.monotonic() > ends,
+            )
+    except _TerminatedError:
+        is_complete = False
+    return Figures(rows=tuple(rows), ceilings=ceilings), is_complete
+
+
+class _TerminatedError(BaseException):
+    """SIGTERM has come. No Exception: a provider that fails must not swallow it."""
+
+
+@contextlib.contextmanager
+def _sigterm_raises() -> Iterator[None]:
+    """Within, SIGTERM raises _TerminatedError between two lines of Python; afterwards it means what it meant before."""
+
+    def end(number: int, frame: object) -> None:
+        del number, frame
+        raise _TerminatedError
+
+    before = signal.signal(signal.SIGTERM, end)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
 
 
 def _say_comparison(earlier: Record, now: Record) -> None:
@@ -138,11 +176,6 @@ def main_of(name: str, make_cases: MakeCases, *, description: str) -> int:
 
 def _dtypes(options: Options) -> tuple[str, ...]:
     return ("bf16", "fp32") if options.device.type == "cuda" or not options.is_quick else ("fp32",)
-
-
-def _say_rows(rows: list[Row]) -> None:
-    for row in rows:
-        say(row_line(row, base=rows[0]))
 
 
 def _ceilings_line(ceilings: Ceilings) -> str:

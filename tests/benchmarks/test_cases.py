@@ -1,7 +1,10 @@
 """Every benchmark's quick cases run, and every provider on a CPU is right; counts of bytes and FLOPs are right."""
 
+import os
+import signal
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -46,7 +49,8 @@ def test_all_runs_every_benchmark_once() -> None:
 
 def test_the_step_is_measured_against_the_usual_way_in_whole_periods() -> None:
     (case,) = train_step.cases(QUICK)
-    config = load_config("digits")
+    config = train_step.load_preset("digits", QUICK)
+    assert train_step.load_preset("digits", QUICK._replace(is_quick=False)) == load_config("digits")
     assert [provider.name for provider in case.providers] == list(NAMES)
     assert NAMES[0] == "usual"
     assert case.num_items == steps_per_period(config) * config.batch_images
@@ -175,7 +179,22 @@ def test_a_run_ends_with_a_record_and_a_comparison(tmp_path: Path, capsys: pytes
     assert output.count("spectral_norm: quick, 3 layers, fastgan reference") == 3
 
 
+def test_sigterm_leaves_a_record_of_what_has_been_measured(tmp_path: Path) -> None:
+    def cases(options: Options) -> Iterator[Case]:
+        yield from suite.KERNELS["spectral_norm"](options)
+        os.kill(os.getpid(), signal.SIGTERM)
+        yield from suite.KERNELS["conv2d"](options)
+
+    path = run_benchmarks("bench-x", {"both": cases}, QUICK._replace(out=tmp_path), module="suite")
+    record = read_record(path)
+    assert {row.benchmark for row in record.rows().rows} == {"spectral_norm"}
+    assert record.configuration["complete"] is False
+    assert signal.getsignal(signal.SIGTERM) == signal.SIG_DFL
+
+
 def test_no_case_begins_after_the_given_time(tmp_path: Path) -> None:
     options = QUICK._replace(out=tmp_path, seconds=0.0)
     path = run_benchmarks("bench-x", {"conv2d": suite.KERNELS["conv2d"]}, options, module="suite")
-    assert read_record(path).rows().rows == ()
+    record = read_record(path)
+    assert record.rows().rows == ()
+    assert record.configuration["complete"] is False

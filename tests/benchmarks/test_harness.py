@@ -188,10 +188,14 @@ def test_a_row_has_a_time_or_a_reason() -> None:
 def test_rows_are_handed_on_as_they_come_until_the_time_is_over() -> None:
     seen: list[str] = []
     cases = [case(provider("eager", square), name=name) for name in "abc"]
-    rows = measure_cases(
-        cases, TINY, on_rows=lambda rows: seen.extend(row.case for row in rows), is_over=lambda: len(seen) == 2
-    )
-    assert seen == [row.case for row in rows] == ["a", "b"]
+
+    def note(rows: list[Row]) -> None:
+        seen.extend(row.case for row in rows)
+
+    assert not measure_cases(cases, TINY, on_rows=note, is_over=lambda: len(seen) == 2)
+    assert seen == ["a", "b"]
+    assert measure_cases(cases, TINY, on_rows=note)
+    assert seen == ["a", "b", "a", "b", "c"]
 
 
 def test_quick_is_quicker() -> None:

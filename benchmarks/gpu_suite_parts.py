@@ -1,0 +1,117 @@
+"""The parts of the GPU suite: commands in order of importance. Standard library only, as the suite itself."""
+
+from __future__ import annotations
+
+import ast
+import shutil
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import NamedTuple
+
+ROOT = Path(__file__).resolve().parents[1]
+# Without these no part runs; everything else is optional.
+NEEDED = ("torch", "numpy", "pydantic", "yaml", "PIL", "safetensors", "rich", "typer", "triton")
+
+# Folder of the results that later parts find modules in, if the tree could not be installed.
+SITE = "site"
+
+
+class Context(NamedTuple):
+    """Where results go, and whether this is only a try on the CPU. seconds: for one part, fixed when it begins."""
+
+    out: Path
+    is_dry_run: bool
+    seconds: float = 60.0
+
+
+class NothingToDoError(Exception):
+    """The part does not apply to this tree or this machine; the message says why."""
+
+
+class Part(NamedTuple):
+    """minutes: the most that it may take. commands: one after the other; the first failure ends the part."""
+
+    name: str
+    minutes: float
+    commands: Callable[[Context], list[list[str]]]
+
+
+def install(context: Context) -> list[list[str]]:
+    """What is needed is there; the tree is installed in place; `fastgan doctor` says what it has become."""
+    check = f"import importlib.util as u; missing = [n for n in {NEEDED} if u.find_spec(n) is None]; "
+    check += "raise SystemExit(f'missing: {missing}; carry their wheels along' if missing else 0)"
+    place = ["--site", str(context.out / SITE), *(["--dry-run"] if context.is_dry_run else [])]
+    return [_python("-c", check), _module("benchmarks.gpu_install", *place), _module("fastgan", "doctor")]
+
+
+def tests(context: Context) -> list[list[str]]:
+    """The tests that need a GPU; on a try they are only collected."""
+    files = gpu_test_files(ROOT / "tests")
+    if not files:
+        raise NothingToDoError("no test is marked gpu")
+    collect = ["--collect-only"] if context.is_dry_run else []
+    # Another version of torch may warn where the pinned one does not.
+    return [_module("pytest", "-m", "gpu", "-q", "-W", "default", "-p", "no:cacheprovider", *collect, *files)]
+
+
+def sanitizer(context: Context) -> list[list[str]]:
+    """The tests of the native kernels under compute-sanitizer, which finds accesses out of bounds and races."""
+    files = [path for path in gpu_test_files(ROOT / "tests") if path.startswith("tests/native/")]
+    if not files:
+        raise NothingToDoError("no test of native kernels is marked gpu")
+    if context.is_dry_run or shutil.which("compute-sanitizer") is None:
+        raise NothingToDoError(
+            "compute-sanitizer is not part of a try" if context.is_dry_run else "no compute-sanitizer"
+        )
+    under = ["compute-sanitizer", "--error-exitcode", "9", "--target-processes", "all"]
+    pytest = _module("pytest", "-m", "gpu", "-q", "-W", "default", "-p", "no:cacheprovider", *files)
+    return [[*under, "--tool", tool, *pytest] for tool in ("memcheck", "racecheck")]
+
+
+def measure(*targets: str) -> Callable[[Context], list[list[str]]]:
+    """Benchmarks of `targets`, which share the part's time; each leaves a record, and a report of all so far."""
+
+    def commands(context: Context) -> list[list[str]]:
+        # A case that has begun is finished: its time, the start and the record come on top.
+        seconds = f"{0.7 * context.seconds / len(targets):.0f}"
+        quick = ["--quick", "--device", "cpu"] if context.is_dry_run else []
+        out = str(context.out / "records")
+        return [_module("benchmarks.suite", target, "--seconds", seconds, "--out", out, *quick) for target in targets]
+
+    return commands
+
+
+# The most important ones first. The minutes are those of the usual budget, and grow with it.
+USUAL_MINUTES = 8.0
+PARTS = (
+    Part("install", 1.0, install),
+    Part("tests", 2.0, tests),
+    Part("sanitizer", 1.0, sanitizer),
+    Part("conv", 3.0, measure("conv_transpose2d", "conv2d")),
+    Part("gradient_penalty", 1.0, measure("gradient_penalty")),
+    Part("spectral_norm", 0.7, measure("spectral_norm")),
+    Part("step", 1.5, measure("step")),
+    Part("bias_act", 0.7, measure("bias_act")),
+    Part("parallel", 0.7, measure("parallel")),
+    Part("data", 0.7, measure("data")),
+)
+
+
+def gpu_test_files(folder: Path) -> list[str]:
+    """Test files that mark a test with gpu, seen from the checkout; others need not be importable on that machine."""
+    files = [path for path in sorted(folder.rglob("test_*.py")) if _has_gpu_mark(path)]
+    return [path.relative_to(folder.parent).as_posix() for path in files]
+
+
+def _has_gpu_mark(path: Path) -> bool:
+    tree = ast.parse(path.read_text(encoding="utf-8"))
+    return any(isinstance(node, ast.Attribute) and ast.unparse(node) == "pytest.mark.gpu" for node in ast.walk(tree))
+
+
+def _module(*arguments: str) -> list[str]:
+    return _python("-m", *arguments)
+
+
+def _python(*arguments: str) -> list[str]:
+    return [sys.executable, *arguments]
