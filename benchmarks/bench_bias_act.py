@@ -57,7 +57,7 @@ def bias_act_case(size: tuple[int, int, int], direction: str, options: Options) 
         dtype=name,
         make_inputs=make_inputs,
         exact=run_of(usual_bias_act, direction),
-        providers=op_providers(function, usual_bias_act, direction, is_quick=options.is_quick),
+        providers=op_providers("bias_act", function, usual_bias_act, direction, is_quick=options.is_quick),
         # Forward reads x and writes y; backward reads y and the cotangent and writes one gradient.
         num_bytes=num_numbers * (2 if direction == FORWARD else 5) * DTYPES[name].itemsize,
         num_flops=num_numbers * (2 if direction == FORWARD else 4),

@@ -61,7 +61,9 @@ def op_case(size: tuple[int, int, int], direction: str, options: Options) -> Cas
         dtype="fp32",
         make_inputs=make_inputs,
         exact=run_of(usual_gradient_penalty, direction),
-        providers=op_providers(gradient_penalty, usual_gradient_penalty, direction, is_quick=options.is_quick),
+        providers=op_providers(
+            "gradient_penalty", gradient_penalty, usual_gradient_penalty, direction, is_quick=options.is_quick
+        ),
         num_bytes=num_numbers * (1 if direction == FORWARD else 3) * 4,
         num_flops=num_numbers * (2 if direction == FORWARD else 3),
         num_items=batch,

@@ -19,9 +19,9 @@ from torch import Tensor
 from benchmarks.baselines.usual_ops import UsualSpectralNorm
 from benchmarks.cuda_graph import graphed
 from benchmarks.harness import Case, Inputs, Provider, Run
-from benchmarks.op_cases import random_tensor
+from benchmarks.op_cases import implementations_of, random_tensor
 from benchmarks.runner import Options, main_of
-from fastgan.ops import IMPLEMENTATIONS, power_iteration_, spectral_norm
+from fastgan.ops import power_iteration_, spectral_norm
 
 # [R, K] of each layer: DCGAN's discriminator at 64 px, and twenty layers of a StyleGAN2-like one.
 DCGAN = ((64, 48), (128, 1024), (256, 2048), (512, 4096), (1, 8192))
@@ -42,8 +42,7 @@ def spectral_norm_case(name: str, sizes: Sequence[tuple[int, int]], options: Opt
     providers = [Provider("torch parametrization", build=lambda: usual_run(start))]
     providers += [
         Provider(f"fastgan {impl}", build=lambda impl=impl: fastgan_run(start, impl=impl))
-        for impl in IMPLEMENTATIONS
-        if impl != "auto"
+        for impl in implementations_of("spectral_norm")
     ]
     if options.device.type == "cuda":
         providers += [graphed(provider, has_state=True) for provider in providers]

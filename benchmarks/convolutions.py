@@ -129,6 +129,7 @@ def convolution_cases(options: Options, *, transposed: bool) -> Iterator[Case]:
 def convolution_case(shape: Shape, direction: str, options: Options, *, dtype: str) -> Case:
     """leaky_relu(convolution + bias), and its gradients with respect to images, weight and bias."""
     convolve, usual = (conv_transpose2d, usual_conv_transpose2d) if shape.transposed else (conv2d, usual_conv2d)
+    benchmark = convolve.__name__
     settings = {"stride": shape.stride, "padding": shape.padding}
     if shape.transposed:
         settings["output_padding"] = shape.output_padding
@@ -140,13 +141,13 @@ def convolution_case(shape: Shape, direction: str, options: Options, *, dtype: s
         return usual(*tensors, **settings)
 
     return Case(
-        benchmark="conv_transpose2d" if shape.transposed else "conv2d",
+        benchmark=benchmark,
         name=f"{shape.name}, {direction}",
         device=options.device,
         dtype=dtype,
         make_inputs=lambda seed: shape.make_inputs(seed, dtype=DTYPES[dtype], device=options.device),
         exact=run_of(usual_function, direction),
-        providers=op_providers(function, usual_function, direction, is_quick=options.is_quick),
+        providers=op_providers(benchmark, function, usual_function, direction, is_quick=options.is_quick),
         num_bytes=shape.num_bytes(direction, DTYPES[dtype]),
         num_flops=shape.num_flops(direction),
         num_items=shape.batch,

@@ -58,9 +58,10 @@ def run_part(part: Part, context: Context) -> Outcome:
             for command in part.commands(context):
                 left = context.seconds - (time.monotonic() - began)
                 code = run_command(command, log.fileno(), seconds=left, site=context.out / SITE)
-                if code != 0:
-                    status = "TIME OVER" if code is None else "FAILED"
+                if code is None:
+                    status = "TIME OVER"
                     break
+                status = "FAILED" if code else status
         except NothingToDoError as reason:
             status, note = "nothing to do", str(reason)
     if status in {"FAILED", "TIME OVER"}:

@@ -13,6 +13,8 @@ ROOT = Path(__file__).resolve().parents[1]
 # Without these no part runs; everything else is optional.
 NEEDED = ("torch", "numpy", "pydantic", "yaml", "PIL", "safetensors", "rich", "typer", "triton")
 
+# Tests that choose the GPU by themselves.
+KERNEL_TESTS = ("tests/native", "tests/kernels")
 # Folder of the results that later parts find modules in, if the tree could not be installed.
 SITE = "site"
 
@@ -30,7 +32,7 @@ class NothingToDoError(Exception):
 
 
 class Part(NamedTuple):
-    """minutes: the most that it may take. commands: one after the other; the first failure ends the part."""
+    """minutes: the most that it may take. commands: run one after the other; the part fails if any of them does."""
 
     name: str
     minutes: float
@@ -46,27 +48,20 @@ def install(context: Context) -> list[list[str]]:
 
 
 def tests(context: Context) -> list[list[str]]:
-    """The tests that need a GPU; on a try they are only collected."""
-    files = gpu_test_files(ROOT / "tests")
-    if not files:
-        raise NothingToDoError("no test is marked gpu")
-    collect = ["--collect-only"] if context.is_dry_run else []
+    """The tests of kernels, which run on the GPU where there is one, and those marked gpu; a try only collects them."""
+    folders = [folder for folder in KERNEL_TESTS if (ROOT / folder).is_dir()]
+    marked = gpu_test_files(ROOT / "tests")
     # Another version of torch may warn where the pinned one does not.
-    return [_module("pytest", "-m", "gpu", "-q", "-W", "default", "-p", "no:cacheprovider", *collect, *files)]
+    pytest = _module("pytest", "-q", "-W", "default", "-p", "no:cacheprovider")
+    pytest += ["--collect-only"] if context.is_dry_run else []
+    return [[*pytest, *folders], *([[*pytest, "-m", "gpu", *marked]] if marked else [])]
 
 
 def sanitizer(context: Context) -> list[list[str]]:
     """The tests of the native kernels under compute-sanitizer, which finds accesses out of bounds and races."""
-    files = [path for path in gpu_test_files(ROOT / "tests") if path.startswith("tests/native/")]
-    if not files:
-        raise NothingToDoError("no test of native kernels is marked gpu")
     if context.is_dry_run or shutil.which("compute-sanitizer") is None:
-        raise NothingToDoError(
-            "compute-sanitizer is not part of a try" if context.is_dry_run else "no compute-sanitizer"
-        )
-    under = ["compute-sanitizer", "--error-exitcode", "9", "--target-processes", "all"]
-    pytest = _module("pytest", "-m", "gpu", "-q", "-W", "default", "-p", "no:cacheprovider", *files)
-    return [[*under, "--tool", tool, *pytest] for tool in ("memcheck", "racecheck")]
+        raise NothingToDoError("not part of a dry run" if context.is_dry_run else "compute-sanitizer is not on PATH")
+    return [["env", f"PYTHON={sys.executable}", "bash", "launch/sanitize.sh"]]
 
 
 def measure(*targets: str) -> Callable[[Context], list[list[str]]]:
@@ -85,10 +80,10 @@ def measure(*targets: str) -> Callable[[Context], list[list[str]]]:
 # The most important ones first. The minutes are those of the usual budget, and grow with it.
 USUAL_MINUTES = 8.0
 PARTS = (
-    Part("install", 1.0, install),
+    Part("install", 1.5, install),
     Part("tests", 2.0, tests),
     Part("sanitizer", 1.0, sanitizer),
-    Part("conv", 3.0, measure("conv_transpose2d", "conv2d")),
+    Part("conv", 2.5, measure("conv_transpose2d", "conv2d")),
     Part("gradient_penalty", 1.0, measure("gradient_penalty")),
     Part("spectral_norm", 0.7, measure("spectral_norm")),
     Part("step", 1.5, measure("step")),

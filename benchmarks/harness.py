@@ -18,6 +18,7 @@ from benchmarks.op_counts import Counts, count_ops
 from benchmarks.profiling import CallProfile, profile_call
 from benchmarks.rows import Ceilings, Row, Spread, roofline_share
 from benchmarks.timing import Samples, Settings, interleave
+from fastgan.errors import FastganError
 
 Inputs = tuple[Tensor, ...]
 # From inputs to all outputs that count: values, and gradients where they are part of the computation.
@@ -169,9 +170,9 @@ def _as_float64(x: Tensor) -> Tensor:
 
 
 def _reason(error: Exception) -> str:
-    """The first line of what it says; a RuntimeError, which providers raise on purpose, without its name."""
+    """The first line of what it says; errors that say what is missing go without their name."""
     lines = str(error).strip().splitlines() or ["no message"]
-    name = "" if type(error) is RuntimeError else f"{type(error).__name__}: "
+    name = "" if type(error) is RuntimeError or isinstance(error, FastganError) else f"{type(error).__name__}: "
     return f"{name}{lines[0]}"[:300]
 
 

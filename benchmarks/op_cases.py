@@ -9,7 +9,7 @@ from torch import Tensor
 
 from benchmarks.baselines.usual_ops import compiled
 from benchmarks.harness import Inputs, Provider, Run
-from fastgan.ops import IMPLEMENTATIONS
+from fastgan.ops import IMPLEMENTATIONS, native_choice
 
 FORWARD, BACKWARD = "forward", "forward and backward"
 DIRECTIONS = (FORWARD, BACKWARD)
@@ -33,11 +33,12 @@ def run_of(function: Function, direction: str) -> Run:
 
 
 def op_providers(
-    function: Callable[..., Tensor], usual: Function, direction: str, *, is_quick: bool, num_dims: int = 4
+    op: str, function: Callable[..., Tensor], usual: Function, direction: str, *, is_quick: bool, num_dims: int = 4
 ) -> tuple[Provider, ...]:
     """The usual way in channels_last, contiguous and compiled, then every implementation that fastgan lists.
 
     Args:
+        op: its name in `fastgan.ops`.
         function: of fastgan, called with `impl=`.
         usual: the same in plain PyTorch.
         is_quick: leaves out torch.compile, which takes longer than all others together.
@@ -49,9 +50,14 @@ def op_providers(
         providers.append(contiguous)
     if not is_quick:
         providers.append(Provider("torch.compile", build=lambda: run_of(compiled(usual), direction)))
-    for impl in (name for name in IMPLEMENTATIONS if name != "auto"):
-        providers.append(_of_fastgan(function, direction, impl=impl))
+    providers += [_of_fastgan(function, direction, impl=impl) for impl in implementations_of(op)]
     return tuple(providers)
+
+
+def implementations_of(op: str) -> list[str]:
+    """Names that `impl=` of the op takes, apart from auto; one that cannot serve says why when it is called."""
+    names = native_choice.IMPLEMENTATIONS if op in native_choice.OPS else IMPLEMENTATIONS
+    return [name for name in names if name != "auto"]
 
 
 def _of_fastgan(function: Callable[..., Tensor], direction: str, *, impl: str) -> Provider:

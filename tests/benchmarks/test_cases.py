@@ -31,14 +31,19 @@ ONCE = Settings(min_rounds=1, max_rounds=1, num_warmup_calls=1, seconds_per_prov
 
 
 @pytest.mark.parametrize("name", [*suite.KERNELS, "data", "parallel"])
-def test_every_provider_is_right(name: str) -> None:
+def test_every_provider_is_right(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    # Triton's interpreter is for tests of kernels; nobody measures it.
+    monkeypatch.delenv("TRITON_INTERPRET", raising=False)
     cases = list(suite.TARGETS["all"][name](QUICK))
     assert cases
     for case in cases:
         rows = measure_case(case, ONCE)
         assert len(rows) >= (1 if name == "parallel" else 2)
         for row in rows:
-            assert row.refused is None, row
+            # A kernel says why it cannot run on a CPU; the reference always can.
+            assert row.refused is None or (
+                "cannot serve" in row.refused and row.provider not in {"eager", "fastgan reference"}
+            ), row
             assert row.item is not None
 
 
@@ -108,11 +113,15 @@ def test_a_gpu_gets_both_kernel_sizes_and_a_cpu_smaller_shapes() -> None:
     assert list(shapes(Options(CPU), transposed=True)) == list(CPU_SHAPES)
 
 
-def test_a_wrong_spectral_norm_is_found() -> None:
+def test_a_wrong_spectral_norm_is_found(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("TRITON_INTERPRET", raising=False)
     case = bench_spectral_norm.spectral_norm_case("two", ((4, 6), (3, 5)), QUICK)
     provider = Provider("late", build=lambda: _iterated_twice(case))
     rows = measure_case(Case(**{**vars(case), "providers": (*case.providers, provider)}), ONCE)
-    assert [row.time is None for row in rows] == [False, False, True]
+    times = {row.provider: row.time for row in rows}
+    assert times["torch parametrization"] is not None
+    assert times["fastgan reference"] is not None
+    assert times["late"] is None
 
 
 def _iterated_twice(case: Case) -> bench_spectral_norm.Run:

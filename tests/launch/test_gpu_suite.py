@@ -27,11 +27,10 @@ def outcomes(out: Path) -> dict[str, tuple[str, str]]:
     return {outcome["part"]: (outcome["status"], outcome["note"]) for outcome in facts["parts"]}
 
 
-def test_a_failure_ends_its_part_only(tmp_path: Path) -> None:
-    parts = [part("bad", "print('why'); raise SystemExit(2)", "print('never')"), part("good", "print('fine')")]
+def test_a_failure_ends_nothing_else(tmp_path: Path) -> None:
+    parts = [part("bad", "raise SystemExit(2)", "print('why')"), part("good", "print('fine')")]
     run_suite(parts, Context(tmp_path, is_dry_run=True), minutes=1)
     assert outcomes(tmp_path) == {"bad": ("FAILED", "why"), "good": ("passed", "")}
-    assert "never" not in (tmp_path / "bad.log").read_text()
     assert "fine" in (tmp_path / "good.log").read_text()
     assert "| bad | FAILED |" in (tmp_path / "summary.md").read_text()
 
@@ -120,6 +119,8 @@ def test_later_parts_find_the_stand_in_first(tmp_path: Path) -> None:
 def test_the_whole_suite_runs_from_any_folder_on_a_cpu(tmp_path: Path) -> None:
     command = [str(SCRIPT), "--dry-run", "--minutes", "60", "--out", "found"]
     environment = os.environ | {"PYTHON": sys.executable, "OMP_NUM_THREADS": "1"}
+    # Triton's interpreter is for tests of kernels; nobody measures it.
+    environment.pop("TRITON_INTERPRET", None)
     done = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stdout + done.stderr
     found = outcomes(tmp_path / "found")
