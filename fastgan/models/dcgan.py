@@ -7,11 +7,13 @@ Shape legend: N batch, Z latent size, E label embedding size, C channels, R reso
 """
 
 import math
+from collections.abc import Iterable
+from typing import cast
 
 import torch
 from torch import Tensor, nn
 
-from fastgan.nn import Conv2d, ConvTranspose2d, Embedding, PixelNorm, SpectrallyNormalized, SpectralNorm
+from fastgan.nn import Conv2d, ConvTranspose2d, Dual, Embedding, PixelNorm, SpectrallyNormalized, SpectralNorm
 from fastgan.nn.spectral_norm import HasMatrix
 
 RESOLUTIONS = (32, 64, 128)
@@ -100,7 +102,7 @@ class DCGANDiscriminator(SpectrallyNormalized):
 
     Args:
         channels: C of the first layer, at R / 2 pixels; doubles towards 4 pixels up to `max_channels`.
-        spectral_norm: whether to normalise the layers spectrally.
+        spectral_norm: whether to normalise the layers spectrally, with so many power iterations per update.
         num_classes: 0 for no labels; else the logit gains <embedding(label), features summed over pixels>
             (Miyato and Koyama 2018, arXiv:1802.05637).
         resolution, image_channels, dtype, impl: as in `DCGANGenerator`.
@@ -114,6 +116,7 @@ class DCGANDiscriminator(SpectrallyNormalized):
         channels: int,
         max_channels: int,
         spectral_norm: bool = True,
+        spectral_norm_iterations: int = 1,
         num_classes: int = 0,
         dtype: torch.dtype = torch.float32,
         impl: str = "auto",
@@ -127,7 +130,9 @@ class DCGANDiscriminator(SpectrallyNormalized):
             self.hidden.append(layer)
         self.to_logit = Conv2d(widths[-1], 1, kernel_size=4, impl=impl)
         self.embedding = Embedding(num_classes, widths[-1]) if num_classes else None
-        self.spectral_norm = SpectralNorm(self.normalized_layers()) if spectral_norm else None
+        self.spectral_norm = (
+            SpectralNorm(self.normalized_layers(), num_iterations=spectral_norm_iterations) if spectral_norm else None
+        )
 
     def normalized_layers(self) -> list[HasMatrix]:
         """Every convolution, first to last, then the label embedding."""
@@ -147,6 +152,21 @@ class DCGANDiscriminator(SpectrallyNormalized):
         rows = self.embedding(_required(labels, "discriminator"), next(scales))
         projection: Tensor = (x.sum(dim=(2, 3)) * rows).sum(dim=1)
         return logits + projection
+
+    def dual(self, images: Dual, labels: Tensor | None = None) -> Dual:
+        """`forward` on dual numbers: logits and their derivative along `images.tangent`, each [N]."""
+        scales = self.scales()
+        x = Dual(*(part.to(self.dtype) for part in images))
+        for layer in cast(Iterable[Conv2d], self.hidden):
+            x = layer.dual(x, next(scales))
+        if x.value.dtype != torch.float64:
+            x = Dual(x.value.float(), x.tangent.float())
+        logits, tangents = (part.flatten() for part in self.to_logit.dual(x, next(scales)))
+        if self.embedding is None:
+            return Dual(logits, tangents)
+        rows: Tensor = self.embedding(_required(labels, "discriminator"), next(scales))
+        projections = [(part.sum(dim=(2, 3)) * rows).sum(dim=1) for part in x]
+        return Dual(logits + projections[0], tangents + projections[1])
 
 
 def _required(labels: Tensor | None, network: str) -> Tensor:

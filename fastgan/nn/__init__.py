@@ -1,8 +1,19 @@
 """Modules: parameters plus one call to an op."""
 
 from fastgan.nn.conv import Conv2d, ConvTranspose2d
+from fastgan.nn.dual import Dual, HasDual, has_dual
 from fastgan.nn.embedding import Embedding
 from fastgan.nn.normalization import PixelNorm
 from fastgan.nn.spectral_norm import SpectrallyNormalized, SpectralNorm
 
-__all__ = ["Conv2d", "ConvTranspose2d", "Embedding", "PixelNorm", "SpectralNorm", "SpectrallyNormalized"]
+__all__ = [
+    "Conv2d",
+    "ConvTranspose2d",
+    "Dual",
+    "Embedding",
+    "HasDual",
+    "PixelNorm",
+    "SpectralNorm",
+    "SpectrallyNormalized",
+    "has_dual",
+]

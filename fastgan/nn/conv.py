@@ -10,6 +10,7 @@ from typing import ClassVar
 import torch
 from torch import Tensor, nn
 
+from fastgan.nn.dual import Dual, activate
 from fastgan.ops import LEAKY_RELU_SLOPE, conv2d, conv_transpose2d
 
 
@@ -70,14 +71,25 @@ class Conv2d(nn.Module):
 
     def forward(self, x: Tensor, scale: Tensor | None = None) -> Tensor:
         """[N, C, H, W] to [N, O, H', W'] in the dtype of `x`; `scale` as in `fastgan.ops.conv2d`."""
+        return self._convolve(x, self.bias, scale, activation=self.activation)
+
+    def dual(self, x: Dual, scale: Tensor | None = None) -> Dual:
+        """`forward` on dual numbers; `scale` is [], [1] or [O]. One convolution serves value and tangent."""
+        both = self._convolve(torch.cat(x), None, scale, activation="linear")
+        value, tangent = both.chunk(2)
+        if self.bias is not None:
+            value = value + self.bias.to(value.dtype)[:, None, None]
+        return activate(Dual(value, tangent), self.activation)
+
+    def _convolve(self, x: Tensor, bias: Tensor | None, scale: Tensor | None, *, activation: str) -> Tensor:
         return self._op(
             x,
             self.weight.to(x.dtype),
-            self.bias,
+            bias,
             stride=self.stride,
             padding=self.padding,
             scale=scale,
-            activation=self.activation,
+            activation=activation,
             impl=self.impl,
         )
 

@@ -1,6 +1,7 @@
 """Losses and penalties, and the two objectives that training differentiates."""
 
 from fastgan.objectives.losses import LOSSES, AdversarialLoss, adversarial_loss
+from fastgan.objectives.modes import MODES, PenaltyMode
 from fastgan.objectives.objective import DiscriminatorObjective, GeneratorObjective, ObjectiveOutput
 from fastgan.objectives.penalties import (
     INTERPOLATED,
@@ -14,11 +15,13 @@ from fastgan.objectives.penalties import (
 __all__ = [
     "INTERPOLATED",
     "LOSSES",
+    "MODES",
     "PENALTIES",
     "AdversarialLoss",
     "DiscriminatorObjective",
     "GeneratorObjective",
     "ObjectiveOutput",
+    "PenaltyMode",
     "adversarial_loss",
     "r1_penalty",
     "r2_penalty",

@@ -13,16 +13,9 @@ import torch
 from torch import Tensor, nn
 
 from fastgan.objectives.losses import AdversarialLoss
-from fastgan.objectives.penalties import (
-    INTERPOLATED,
-    PENALTIES,
-    input_gradients,
-    r1_penalty,
-    r2_penalty,
-    wgan_gp_penalty,
-    zero_centered_penalty,
-)
-from fastgan.ops import gradient_penalty, interpolate
+from fastgan.objectives.modes import Judged, Noise, PenaltyMode, check_mode, judge
+from fastgan.objectives.penalties import CENTERS, INTERPOLATED, PENALTIES
+from fastgan.ops import interpolate
 
 # Images [N, C, H, W] and labels [N] or None, to logits [N].
 Discriminator = Callable[[Tensor, Tensor | None], Tensor]
@@ -41,12 +34,21 @@ class DiscriminatorObjective(nn.Module):
     Args:
         discriminator: images [N, C, H, W] and labels [N] or None, to logits [N]; no layer may mix samples.
         loss: the adversarial loss.
+        modes: how penalties are computed, by their kind; `double` where nothing is said.
+    Raises:
+        ValueError: if a mode cannot compute its penalty, with the reason and the alternative.
     """
 
-    def __init__(self, discriminator: nn.Module, *, loss: AdversarialLoss) -> None:
+    def __init__(
+        self, discriminator: nn.Module, *, loss: AdversarialLoss, modes: Mapping[str, PenaltyMode] | None = None
+    ) -> None:
         super().__init__()
         self.discriminator = discriminator
         self.loss = loss
+        self.modes = dict.fromkeys(PENALTIES, PenaltyMode()) | dict(modes or {})
+        for kind, mode in self.modes.items():
+            _check_kind(kind)
+            check_mode(kind, mode, discriminator)
 
     def forward(
         self,
@@ -56,6 +58,7 @@ class DiscriminatorObjective(nn.Module):
         *,
         penalties: Mapping[str, float] | None = None,
         interpolation: Tensor | None = None,
+        noise: Noise | None = None,
     ) -> ObjectiveOutput:
         """loss(D(real), D(fake)) + sum over penalties of weight * penalty.
 
@@ -64,58 +67,69 @@ class DiscriminatorObjective(nn.Module):
             labels: [N] int64 classes of real and fake samples alike, or None.
             penalties: weight of each penalty that is due in this update.
             interpolation: [N] in [0, 1], the weights of real images; only for penalties on interpolates.
+            noise: makes standard normal numbers, [N, C, H, W]; only for penalties with the mode `approximate`.
         Raises:
-            ValueError: for an unknown penalty, or one on interpolates without `interpolation`.
+            ValueError: for an unknown penalty, or one without the `interpolation` or `noise` that it needs.
         """
         due = dict(penalties or {})
-        _check_penalties(due, interpolation)
+        self._check_due(due, interpolation, noise)
         real, fake = real.detach(), fake.detach()
-        real_logits, fake_logits, values = self._judge(real, fake, labels, due)
+        real_logits, fake_logits, values = self._judge_both(real, fake, labels, due=due, noise=noise)
         for kind in sorted(INTERPOLATED & due.keys()):
             assert interpolation is not None
-            values[kind] = self._penalty_between(kind, real, fake, labels, interpolation)
+            points = interpolate(real, fake, interpolation)
+            values[kind] = self._judge(kind, points, labels, noise=noise).penalties.mean()
         adversarial = self.loss.discriminator(real_logits, fake_logits)
         total = adversarial + sum((due[kind] * value for kind, value in values.items()), torch.zeros_like(adversarial))
-        sign = self.loss.margin(real_logits, fake_logits).sign().mean()
         statistics = {
             "loss_discriminator": adversarial,
             "logits_real": real_logits.mean(),
             "logits_fake": fake_logits.mean(),
-            "sign_statistic": sign,
+            "sign_statistic": self.loss.margin(real_logits, fake_logits).sign().mean(),
             **{f"penalty_{kind}": value for kind, value in values.items()},
         }
         return ObjectiveOutput(total, {name: value.detach() for name, value in statistics.items()})
 
-    def _judge(
-        self, real: Tensor, fake: Tensor, labels: Tensor | None, due: Mapping[str, float]
-    ) -> tuple[Tensor, Tensor, dict[str, Tensor]]:
-        """Real and fake logits, and the penalties R1 and R2 where due."""
-        if ("r1" in due) == ("r2" in due):
-            return self._judge_together(real, fake, labels, penalise="r1" in due)
-        # Only one side is differentiated: a pass over both would carry zeros through the other half.
-        real_logits = self.discriminator(real.requires_grad_("r1" in due), labels)
-        fake_logits = self.discriminator(fake.requires_grad_("r2" in due), labels)
-        if "r1" in due:
-            return real_logits, fake_logits, {"r1": r1_penalty(real_logits, real)}
-        return real_logits, fake_logits, {"r2": r2_penalty(fake_logits, fake)}
+    def _judge(self, kind: str, images: Tensor, labels: Tensor | None, *, noise: Noise | None) -> Judged:
+        mode = self.modes[kind]
+        return judge(self.discriminator, images, labels, center=CENTERS[kind], mode=mode, noise=noise)
 
-    def _judge_together(
-        self, real: Tensor, fake: Tensor, labels: Tensor | None, *, penalise: bool
+    def _judge_both(
+        self, real: Tensor, fake: Tensor, labels: Tensor | None, *, due: Mapping[str, float], noise: Noise | None
     ) -> tuple[Tensor, Tensor, dict[str, Tensor]]:
+        """Real and fake logits, and the penalties R1 and R2 where due; one pass over both where that is cheapest."""
+        sides = [kind for kind in ("r1", "r2") if kind in due]
+        if len(sides) == 1 or len({self.modes[kind] for kind in sides}) == 2:
+            # A pass over both would carry zeros, or another mode, through the other half.
+            values = {}
+            logits = []
+            for kind, images in (("r1", real), ("r2", fake)):
+                if kind in due:
+                    judged = self._judge(kind, images, labels, noise=noise)
+                    values[kind] = judged.penalties.mean()
+                    logits.append(judged.logits)
+                else:
+                    logits.append(self.discriminator(images, labels))
+            return logits[0], logits[1], values
         num_real = real.shape[0]
-        images = torch.cat([real, fake]).requires_grad_(penalise)
-        logits = self.discriminator(images, None if labels is None else torch.cat([labels, labels]))
-        real_logits, fake_logits = logits[:num_real], logits[num_real:]
-        if not penalise:
-            return real_logits, fake_logits, {}
-        return real_logits, fake_logits, _r1_and_r2(logits, images, num_real)
+        images, labels = torch.cat([real, fake]), None if labels is None else torch.cat([labels, labels])
+        if not sides:
+            both: Tensor = self.discriminator(images, labels)
+            return both[:num_real], both[num_real:], {}
+        twice = None if noise is None else lambda: noise().repeat(2, 1, 1, 1)
+        judged = self._judge("r1", images, labels, noise=twice)
+        values = {"r1": judged.penalties[:num_real].mean(), "r2": judged.penalties[num_real:].mean()}
+        return judged.logits[:num_real], judged.logits[num_real:], values
 
-    def _penalty_between(
-        self, kind: str, real: Tensor, fake: Tensor, labels: Tensor | None, interpolation: Tensor
-    ) -> Tensor:
-        images = interpolate(real, fake, interpolation).detach().requires_grad_()
-        logits = self.discriminator(images, labels)
-        return wgan_gp_penalty(logits, images) if kind == "wgan_gp" else zero_centered_penalty(logits, images)
+    def _check_due(self, due: Mapping[str, float], interpolation: Tensor | None, noise: Noise | None) -> None:
+        for kind in due:
+            _check_kind(kind)
+            if kind in INTERPOLATED and interpolation is None:
+                raise ValueError(
+                    f"penalty {kind!r} lies between real and fake images: give interpolation, [N] in [0, 1]"
+                )
+            if self.modes[kind].name == "approximate" and noise is None:
+                raise ValueError(f"penalty {kind!r} has the mode 'approximate': give noise, which makes [N, C, H, W]")
 
 
 class GeneratorObjective(nn.Module):
@@ -168,15 +182,6 @@ class GeneratorObjective(nn.Module):
         return ObjectiveOutput(loss, {"loss_generator": loss.detach()})
 
 
-def _check_penalties(due: Mapping[str, float], interpolation: Tensor | None) -> None:
-    for kind in due:
-        if kind not in PENALTIES:
-            raise ValueError(f"penalty {kind!r} must be one of {', '.join(PENALTIES)}")
-        if kind in INTERPOLATED and interpolation is None:
-            raise ValueError(f"penalty {kind!r} lies between real and fake images: give interpolation, [N] in [0, 1]")
-
-
-def _r1_and_r2(logits: Tensor, images: Tensor, num_real: int) -> dict[str, Tensor]:
-    """Both penalties from one differentiation of one pass over real and fake images."""
-    squares = gradient_penalty(input_gradients(logits, images))
-    return {"r1": squares[:num_real].mean(), "r2": squares[num_real:].mean()}
+def _check_kind(kind: str) -> None:
+    if kind not in PENALTIES:
+        raise ValueError(f"penalty {kind!r} must be one of {', '.join(PENALTIES)}")

@@ -18,6 +18,9 @@ PENALTIES = ("r1", "r2", "wgan_gp", "zero_centered")
 # Penalties that are taken between real and fake images and need a point on each line.
 INTERPOLATED = frozenset({"wgan_gp", "zero_centered"})
 
+# Norm of the gradient that costs nothing.
+CENTERS = {"r1": 0.0, "r2": 0.0, "wgan_gp": 1.0, "zero_centered": 0.0}
+
 
 def input_gradients(logits: Tensor, images: Tensor) -> Tensor:
     """[N, C, H, W]: d sum(logits) / d images, differentiable once more.

@@ -6,7 +6,7 @@ import torch
 from torch import nn
 
 from fastgan.models import DCGANDiscriminator, DCGANGenerator
-from fastgan.objectives import DiscriminatorObjective, GeneratorObjective, adversarial_loss
+from fastgan.objectives import DiscriminatorObjective, GeneratorObjective, PenaltyMode, adversarial_loss
 from fastgan.parallel import SingleEngine
 from fastgan.schedule import Alternate, LazyPenalty, ScheduleState
 from fastgan.train.config import AdamConfig, RunConfig
@@ -50,6 +50,7 @@ def build_networks(
             channels=discriminator.channels,
             max_channels=discriminator.max_channels,
             spectral_norm=discriminator.spectral_norm,
+            spectral_norm_iterations=discriminator.spectral_norm_iterations,
             num_classes=num_classes,
             dtype=dtype,
         )
@@ -96,7 +97,9 @@ def build_state(config: RunConfig, *, num_classes: int, dtype: torch.dtype, devi
             optimizer=build_optimizer(generator, config.optimizer.generator),
         ),
         discriminator_engine=engine(
-            DiscriminatorObjective(discriminator, loss=loss),
+            DiscriminatorObjective(
+                discriminator, loss=loss, modes={p.kind: PenaltyMode(p.mode, p.sigma) for p in config.penalties}
+            ),
             optimizer=build_optimizer(discriminator, config.optimizer.discriminator),
         ),
         schedule=ScheduleState(),

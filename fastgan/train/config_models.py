@@ -47,6 +47,7 @@ Architecture = Literal["dcgan"]
 Normalization = Literal["pixel", "none"]
 LossKind = Literal["non_saturating", "hinge", "wasserstein", "least_squares", "relativistic"]
 PenaltyKind = Literal["r1", "r2", "wgan_gp", "zero_centered"]
+PenaltyModeName = Literal["double", "dual", "approximate"]
 SchedulePolicy = Literal["alternate"]
 EngineKind = Literal["auto", "single"]
 TensorBoard = Literal["auto", "on", "off"]
@@ -92,6 +93,7 @@ class DiscriminatorConfig(_Section):
     channels: Width = Field(default=64, description="channels at half the resolution, doubled at each halving")
     max_channels: Width = Field(default=512, description="the doubling ends here")
     spectral_norm: Switch = Field(default=True, description="divide every weight by its largest singular value")
+    spectral_norm_iterations: Count = Field(default=1, description="power iterations per update, 1 as in the paper")
 
 
 class ObjectiveConfig(_Section):
@@ -106,6 +108,8 @@ class PenaltyConfig(_Section):
     kind: PenaltyKind = Field(description="which gradient is held small, and on which images")
     weight: PositiveNumber = Field(description="factor before the penalty, as if it were applied in every update")
     every: Count = Field(default=1, description="applied in one of so many discriminator updates, times as strong")
+    mode: PenaltyModeName = Field(default="double", description="exact, exact by two first-order passes, or estimated")
+    sigma: PositiveNumber = Field(default=0.01, description="step of the mode approximate, in image units")
 
 
 class ScheduleConfig(_Section):
@@ -217,6 +221,11 @@ def _rules(config: RunConfig) -> Iterator[BrokenRule]:
         if network.channels > network.max_channels:
             text = f"must be at most {name}.max_channels={network.max_channels}"
             yield BrokenRule(((name, "channels"), (name, "max_channels")), network.channels, text)
+    for index, penalty in enumerate(config.penalties):
+        if penalty.mode == "approximate" and penalty.kind == "wgan_gp":
+            text = "estimates the square of the gradient's norm, which wgan_gp is no function of; use double or dual"
+            keys = (("penalties", str(index), "mode"), ("penalties", str(index), "kind"))
+            yield BrokenRule(keys, penalty.mode, text)
     kinds = [penalty.kind for penalty in config.penalties]
     for index, kind in enumerate(kinds):
         first = kinds.index(kind)

@@ -5,6 +5,7 @@ Shape legend: N samples of a micro-batch, Z latent size, C channels, H W pixels.
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import partial
 from typing import NamedTuple
 
 import torch
@@ -93,6 +94,7 @@ class TrainStep:
                 inputs.labels,
                 penalties={penalty.kind: penalty.weight for penalty in update.penalties},
                 interpolation=self._interpolation(micro),
+                noise=partial(self._noise, micro, inputs.real.shape),
             )
             engine.backward(output.loss, weight=micro.weight, is_last=micro is update.micro_batches[-1])
             statistics.add(output.statistics, weight=float(micro.weight))
@@ -139,6 +141,11 @@ class TrainStep:
         """[N] in [0, 1): where between real and fake a penalty looks."""
         weights = rng.uniform(self.seed, "interpolation", micro.first_sample, micro.num_samples, 1)
         return torch.from_numpy(weights[:, 0]).to(self.device)
+
+    def _noise(self, micro: MicroBatch, shape: torch.Size) -> Tensor:
+        """[N, C, H, W], standard normal: the directions in which a penalty's estimate looks."""
+        numbers = rng.normal(self.seed, "penalty", micro.first_sample, micro.num_samples, shape[1:].numel())
+        return torch.from_numpy(numbers).to(self.device).view(shape)
 
 
 @contextmanager

@@ -1,0 +1,101 @@
+"""Three ways to compute a gradient penalty: `double`, `dual` and `approximate`.
+
+double         exact; differentiates the input gradient a second time
+dual           exact; the penalty's gradient in the parameters is that of the derivative of D along its own input
+               gradient, held constant: two first-order passes, for whatever cannot differentiate twice
+approximate    |D(x) - D(x + sigma e)|^2 / sigma^2 with e standard normal, whose mean tends to |dD/dx|^2 as sigma does
+               to 0: first order only, one forward pass more (Lin et al. 2025, arXiv:2501.08316)
+
+Shape legend: N batch, C channels, H W pixels.
+"""
+
+from collections.abc import Callable
+from typing import NamedTuple, cast
+
+import torch
+from torch import Tensor, nn
+
+from fastgan.errors import did_you_mean
+from fastgan.nn import Dual, HasDual, has_dual
+from fastgan.objectives.penalties import CENTERS, input_gradients
+from fastgan.ops import gradient_penalty
+
+MODES = ("double", "dual", "approximate")
+
+# Makes standard normal numbers, [N, C, H, W], when they are needed.
+Noise = Callable[[], Tensor]
+
+
+class PenaltyMode(NamedTuple):
+    """How one penalty is computed; `sigma` is the size of the step that `approximate` takes, in image units."""
+
+    name: str = "double"
+    sigma: float = 0.01
+
+
+class Judged(NamedTuple):
+    """Logits [N], and each sample's penalty [N]."""
+
+    logits: Tensor
+    penalties: Tensor
+
+
+def check_mode(kind: str, mode: PenaltyMode, discriminator: nn.Module) -> None:
+    """Refuses a mode that cannot compute the penalty `kind` of this discriminator.
+
+    Raises:
+        ValueError: naming the penalty, the reason and the alternative.
+    """
+    if mode.name not in MODES:
+        rule = f"must be one of {', '.join(MODES)}"
+        raise ValueError(f"penalty {kind}: mode={mode.name!r} {rule}{did_you_mean(mode.name, MODES)}")
+    if mode.name == "dual" and not has_dual(discriminator):
+        reason = f"mode='dual' needs a discriminator with a method dual, and {type(discriminator).__name__} has none"
+        raise ValueError(f"penalty {kind}: {reason}; use mode='double'")
+    if mode.name == "approximate" and CENTERS[kind] != 0:
+        reason = "mode='approximate' estimates |gradient|^2, and this penalty is about |gradient|"
+        raise ValueError(f"penalty {kind}: {reason}; use mode='double' or 'dual'")
+    if not 0 < mode.sigma < float("inf"):
+        raise ValueError(f"penalty {kind}: sigma={mode.sigma} must be positive and finite")
+
+
+def judge(
+    discriminator: nn.Module,
+    images: Tensor,
+    labels: Tensor | None,
+    *,
+    center: float,
+    mode: PenaltyMode,
+    noise: Noise | None,
+) -> Judged:
+    """Logits and penalties (|d logits / d images| - center)^2 by `mode`, whose fitness `check_mode` has seen.
+
+    Args:
+        images: [N, C, H, W], without a graph.
+        noise: only called by `approximate`, which needs it.
+    """
+    match mode.name:
+        case "dual":
+            return _judge_dual(discriminator, images, labels, center)
+        case "approximate":
+            assert noise is not None
+            logits = discriminator(images, labels)
+            moved = discriminator(images + mode.sigma * noise(), labels)
+            return Judged(logits, ((moved - logits) / mode.sigma).square())
+    images = images.requires_grad_()
+    logits = discriminator(images, labels)
+    return Judged(logits, gradient_penalty(input_gradients(logits, images), center=center))
+
+
+def _judge_dual(discriminator: nn.Module, images: Tensor, labels: Tensor | None, center: float) -> Judged:
+    images = images.detach().requires_grad_()
+    with torch.enable_grad():
+        (gradients,) = torch.autograd.grad(discriminator(images, labels).sum(), images)
+    # d penalty / d parameters = <d penalty / d gradients, d gradients / d parameters>.
+    gradients = gradients.requires_grad_()
+    with torch.enable_grad():
+        values = gradient_penalty(gradients, center=center)
+        (direction,) = torch.autograd.grad(values.sum(), gradients)
+    logits, slopes = cast(HasDual, discriminator).dual(Dual(images.detach(), direction.detach()), labels)
+    # The value is the penalty, the gradient that of the slope.
+    return Judged(logits, values.detach() + slopes - slopes.detach())

@@ -1,0 +1,139 @@
+"""dual equals double for every loss and network, approximate converges to them, and what cannot be is refused."""
+
+import itertools
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from fastgan.models import DCGANDiscriminator
+from fastgan.nn import Conv2d, ConvTranspose2d, Dual, PixelNorm
+from fastgan.objectives import LOSSES, MODES, DiscriminatorObjective, PenaltyMode, adversarial_loss
+from fastgan.ops import ACTIVATIONS
+
+DUE = [
+    {"r1": 2.0},
+    {"r2": 0.5},
+    {"r1": 2.0, "r2": 0.5},
+    {"wgan_gp": 10.0},
+    {"zero_centered": 1.0, "r1": 1.0},
+]
+
+
+class Smooth(nn.Module):
+    """A small network of every layer that has a dual, smooth everywhere."""
+
+    def __init__(self, activation: str = "tanh") -> None:
+        super().__init__()
+        self.first = Conv2d(2, 4, kernel_size=3, padding=1, activation=activation)
+        self.norm = PixelNorm()
+        self.second = ConvTranspose2d(4, 3, kernel_size=4, stride=2, padding=1, activation=activation)
+        self.last = Conv2d(3, 1, kernel_size=8)
+
+    def forward(self, images: Tensor, labels: Tensor | None = None) -> Tensor:
+        logits: Tensor = self.last(self.second(self.norm(self.first(images)))).flatten()
+        return logits
+
+    def dual(self, images: Dual, labels: Tensor | None = None) -> Dual:
+        logits = self.last.dual(self.second.dual(self.norm.dual(self.first.dual(images))))
+        return Dual(logits.value.flatten(), logits.tangent.flatten())
+
+
+def network(name: str) -> tuple[nn.Module, tuple[int, ...], Tensor | None]:
+    """A discriminator in float64, the shape of its images, and labels."""
+    torch.manual_seed(0)
+    if name in ACTIVATIONS:
+        return Smooth(name).double(), (3, 2, 4, 4), None
+    num_classes = 4 if name == "labels" else 0
+    judge = DCGANDiscriminator(
+        resolution=32, image_channels=1, channels=2, max_channels=4, num_classes=num_classes, dtype=torch.float64
+    )
+    return judge.double(), (3, 1, 32, 32), torch.tensor([0, 3, 1]) if num_classes else None
+
+
+def gradients(
+    name: str, loss: str, due: dict[str, float], mode: PenaltyMode, noise: Tensor | None = None
+) -> tuple[Tensor, list[Tensor]]:
+    judge, shape, labels = network(name)
+    generator = torch.Generator().manual_seed(1)
+    real, fake = (torch.randn(shape, generator=generator, dtype=torch.float64) for _ in range(2))
+    weights = torch.rand(shape[0], generator=generator, dtype=torch.float64)
+    objective = DiscriminatorObjective(judge, loss=adversarial_loss(loss), modes=dict.fromkeys(due, mode))
+    draw = None if noise is None else lambda: noise
+    output = objective(real, fake, labels, penalties=due, interpolation=weights, noise=draw)
+    output.loss.backward()
+    return output.loss.detach(), [p.grad if p.grad is not None else torch.zeros_like(p) for p in judge.parameters()]
+
+
+def assert_equal(name: str, loss: str, due: dict[str, float]) -> None:
+    exact = gradients(name, loss, due, PenaltyMode("double"))
+    dual = gradients(name, loss, due, PenaltyMode("dual"))
+    torch.testing.assert_close(dual, exact, rtol=1e-10, atol=1e-10)
+
+
+@pytest.mark.parametrize("loss", LOSSES)
+@pytest.mark.parametrize("name", ["plain", "labels"])
+def test_dual_equals_double_for_every_loss(loss: str, name: str) -> None:
+    assert_equal(name, loss, {"r1": 2.0, "r2": 0.5, "wgan_gp": 3.0})
+
+
+@pytest.mark.parametrize("due", DUE, ids="+".join)
+@pytest.mark.parametrize("name", ACTIVATIONS)
+def test_dual_equals_double_for_every_penalty_and_activation(due: dict[str, float], name: str) -> None:
+    assert_equal(name, "non_saturating", due)
+
+
+def test_approximate_converges_with_the_first_power_of_sigma() -> None:
+    """Along one direction e the estimate is |e . g|^2 + O(sigma), and so is its gradient in the parameters."""
+    noise = torch.randn(3, 2, 4, 4, dtype=torch.float64, generator=torch.Generator().manual_seed(2))
+    sigmas = [0.02, 0.01, 0.005, 1e-6]
+    *rough, exact = [
+        gradients("tanh", "hinge", {"r1": 1.0, "r2": 1.0}, PenaltyMode("approximate", s), noise) for s in sigmas
+    ]
+    errors = [sum((a - b).square().sum() for a, b in zip(r[1], exact[1], strict=True)).sqrt() for r in rough]
+    for coarse, fine in itertools.pairwise(errors):
+        assert (coarse / fine).item() == pytest.approx(2.0, rel=0.05)
+
+
+def test_approximate_has_the_penalty_as_its_mean() -> None:
+    judge, shape, _ = network("tanh")
+    generator = torch.Generator().manual_seed(1)
+    real, fake = (torch.randn(shape, generator=generator, dtype=torch.float64) for _ in range(2))
+    values = {}
+    for mode in (PenaltyMode("double"), PenaltyMode("approximate", 1e-4)):
+        objective = DiscriminatorObjective(judge, loss=adversarial_loss("hinge"), modes={"r1": mode})
+        draws = [torch.randn(shape, generator=generator, dtype=torch.float64) for _ in range(400)]
+        got = [objective(real, fake, penalties={"r1": 1.0}, noise=lambda e=e: e).statistics for e in draws]
+        values[mode.name] = torch.stack([statistics["penalty_r1"] for statistics in got])
+    # The square of a normal number has variance 2: three samples, 400 draws, a relative error of about 4 %.
+    assert values["approximate"].mean().item() == pytest.approx(values["double"][0].item(), rel=0.15)
+
+
+def test_r1_and_r2_in_different_modes() -> None:
+    due = {"r1": 2.0, "r2": 0.5}
+    judge, shape, _ = network("silu")
+    real, fake = torch.randn(shape, dtype=torch.float64), torch.randn(shape, dtype=torch.float64)
+    losses = []
+    for modes in ({}, {"r1": PenaltyMode("dual")}):
+        objective = DiscriminatorObjective(judge, loss=adversarial_loss("hinge"), modes=modes)
+        losses.append(objective(real, fake, penalties=due).loss.detach())
+    torch.testing.assert_close(*losses, rtol=1e-12, atol=1e-12)
+
+
+def test_what_cannot_be_is_refused_at_construction() -> None:
+    loss = adversarial_loss("hinge")
+    with pytest.raises(
+        ValueError, match=r"penalty r1: mode='dual' needs a discriminator with a method dual, and Linear"
+    ):
+        DiscriminatorObjective(nn.Linear(1, 1), loss=loss, modes={"r1": PenaltyMode("dual")})
+    with pytest.raises(
+        ValueError, match=r"penalty wgan_gp: mode='approximate' estimates .* use mode='double' or 'dual'"
+    ):
+        DiscriminatorObjective(Smooth(), loss=loss, modes={"wgan_gp": PenaltyMode("approximate")})
+    with pytest.raises(ValueError, match=f"mode='duel' must be one of {', '.join(MODES)}, did you mean 'dual'"):
+        DiscriminatorObjective(Smooth(), loss=loss, modes={"r1": PenaltyMode("duel")})
+    with pytest.raises(ValueError, match=r"penalty r1: sigma=0\.0 must be positive and finite"):
+        DiscriminatorObjective(Smooth(), loss=loss, modes={"r1": PenaltyMode("approximate", 0.0)})
+    objective = DiscriminatorObjective(Smooth(), loss=loss, modes={"r1": PenaltyMode("approximate")})
+    with pytest.raises(ValueError, match="penalty 'r1' has the mode 'approximate': give noise"):
+        objective(torch.zeros(1, 2, 4, 4), torch.zeros(1, 2, 4, 4), penalties={"r1": 1.0})
