@@ -33,11 +33,14 @@ ALL_KEYS = ", ".join(RunConfig.model_fields)
         ("lr=1", f"lr is not a key, did you mean {LEARNING_RATES}?"),
         ("zzz=1", f"zzz is not a key; the keys of a configuration are {ALL_KEYS}"),
         ("ema.zzz=1", "ema.zzz is not a key; the keys of ema are half_life_images, rampup"),
-        ("penalties.0.zzz=1", "penalties.0.zzz is not a key; the keys of penalties.0 are kind, weight, every"),
+        (
+            "penalties.0.zzz=1",
+            "penalties.0.zzz is not a key; the keys of penalties.0 are kind, weight, every, mode, sigma",
+        ),
         ("seed.x=1", "seed={x: 1} must be a whole number"),
         ("ema=64", "ema=64 is a section, not a value; its keys are half_life_images, rampup"),
         ("ema=null", "ema=null is a section, not a value; its keys are half_life_images, rampup"),
-        ("penalties=[3]", "penalties.0=3 is a section, not a value; its keys are kind, weight, every"),
+        ("penalties=[3]", "penalties.0=3 is a section, not a value; its keys are kind, weight, every, mode, sigma"),
         # Lists.
         ("penalties=3", "penalties=3 must be a list in brackets"),
         (
@@ -235,6 +238,15 @@ def test_a_bad_file_is_named_with_its_line(text: str, line: int | None, message:
     with pytest.raises(ConfigError) as caught:
         load_config(None, config_file=file)
     assert str(caught.value) == (f"{file}:{line}: {message}" if line else f"{file}: {message}")
+
+
+def test_a_penalty_mode_that_cannot_compute_its_penalty_is_refused() -> None:
+    with pytest.raises(ConfigError) as caught:
+        load_config("digits", overrides=["penalties=[{kind: wgan_gp, weight: 1, mode: approximate}]"])
+    assert str(caught.value).startswith(
+        "command line: penalties.0.mode=approximate estimates the square of the gradient's norm, which wgan_gp is no"
+    )
+    assert str(caught.value).endswith("use double or dual")
 
 
 def test_a_rule_between_a_preset_and_an_override_blames_the_override(tmp_path: Path) -> None:
