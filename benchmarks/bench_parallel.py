@@ -1,23 +1,20 @@
 """Training steps of the digits preset under each parallel engine: `python -m benchmarks.bench_parallel`.
 
-The engines are those that a configuration may name. All of them run in one process here, which shows what an engine
-costs when it has nothing to communicate.
+Only the engines that one process can run: the others need processes that a launcher starts.
 """
 
 from __future__ import annotations
 
 import sys
 from collections.abc import Iterator
-from typing import get_args
 
 from benchmarks.harness import Case, Provider
 from benchmarks.runner import Options, main_of
 from benchmarks.step_providers import fastgan_provider
 from benchmarks.train_step import load_preset, step_case
 from fastgan.train.config import RunConfig
-from fastgan.train.config_models import EngineKind
 
-ENGINES = tuple(engine for engine in get_args(EngineKind) if engine != "auto")
+ENGINES = ("single",)
 
 
 def cases(options: Options) -> Iterator[Case]:

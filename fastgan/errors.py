@@ -37,6 +37,10 @@ class ImplementationError(FastganError):
     """The implementation of an op that was asked for cannot run here, or not on these arguments."""
 
 
+class DistributedError(FastganError):
+    """The processes of a run cannot work together, or one of them is lost."""
+
+
 def nearest(value: str, choices: Iterable[str]) -> str | None:
     """The choice that `value` most resembles, or None when none is close."""
     matches = difflib.get_close_matches(value, list(choices), n=1, cutoff=0.6)

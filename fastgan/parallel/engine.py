@@ -4,11 +4,16 @@ An engine owns one objective (a network with its whole loss) and that network's 
 micro-batch for the forward pass, once for the backward pass, and once per update for the optimizer step.
 """
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from contextlib import AbstractContextManager
 from fractions import Fraction
 from typing import Any, Protocol
 
-from torch import Tensor
+import torch
+from torch import Tensor, nn
+
+# Engines that replace parameters by shards build the optimizer over those.
+MakeOptimizer = Callable[[nn.Module], torch.optim.Optimizer]
 
 
 class Output(Protocol):
@@ -28,8 +33,13 @@ class Output(Protocol):
 class Engine(Protocol):
     """One network's objective and optimizer under some way of running on one or several processes."""
 
-    def __call__(self, *args: Any, **kwargs: Any) -> Output:
-        """The objective's forward pass for one micro-batch."""
+    @property
+    def keeps_graph(self) -> bool:
+        """Whether what the network returns inside `gathered` can be differentiated after leaving it."""
+        ...
+
+    def __call__(self, *args: Any, is_last: bool = True, **kwargs: Any) -> Output:
+        """The objective's forward pass for one micro-batch; `is_last` as for `backward`."""
         ...
 
     def backward(self, loss: Tensor, *, weight: Fraction, is_last: bool) -> None:
@@ -37,7 +47,7 @@ class Engine(Protocol):
 
         Args:
             weight: share of the global batch that this micro-batch of this rank holds; sums to 1 over all.
-            is_last: whether this is the update's last micro-batch on this rank.
+            is_last: whether this is the update's last micro-batch on this rank; ranks communicate only then.
         """
         ...
 
@@ -45,16 +55,27 @@ class Engine(Protocol):
         """One optimizer step with the accumulated gradient, which is cleared."""
         ...
 
+    def discard(self) -> None:
+        """Clears the accumulated gradient without a step."""
+        ...
+
     def gradient_norm(self) -> Tensor:
-        """Scalar float32: the 2-norm of the accumulated global gradient."""
+        """Scalar float32: the 2-norm of the accumulated global gradient. All ranks call it together."""
+        ...
+
+    def gathered(self) -> AbstractContextManager[None]:
+        """While entered, the network has its whole parameters and may be called directly. All ranks enter together."""
         ...
 
     def state_dict(self) -> dict[str, Tensor]:
-        """The optimizer's state as `PARAMETER.QUANTITY`; hyperparameters belong to the configuration."""
+        """The optimizer's whole state as `PARAMETER.QUANTITY`, the same from every engine. All ranks call it together.
+
+        Hyperparameters are not part of it: they belong to the configuration.
+        """
         ...
 
     def load_state_dict(self, state: Mapping[str, Tensor]) -> None:
-        """Restores what `state_dict` returned.
+        """Restores what `state_dict` of any engine returned.
 
         Raises:
             CheckpointError: if a key is missing or unknown, or a shape differs.

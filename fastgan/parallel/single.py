@@ -1,6 +1,7 @@
 """One process, no communication."""
 
 from collections.abc import Mapping
+from contextlib import AbstractContextManager, nullcontext
 from fractions import Fraction
 from typing import Any
 
@@ -19,12 +20,15 @@ class SingleEngine:
         optimizer: over the parameters of the objective.
     """
 
+    keeps_graph = True
+
     def __init__(self, objective: nn.Module, *, optimizer: torch.optim.Optimizer) -> None:
         self.objective = objective
         self.optimizer = optimizer
 
-    def __call__(self, *args: Any, **kwargs: Any) -> Output:
+    def __call__(self, *args: Any, is_last: bool = True, **kwargs: Any) -> Output:
         """The objective's forward pass for one micro-batch."""
+        del is_last
         output: Output = self.objective(*args, **kwargs)
         return output
 
@@ -38,10 +42,18 @@ class SingleEngine:
         self.optimizer.step()
         self.optimizer.zero_grad(set_to_none=True)
 
+    def discard(self) -> None:
+        """Clears the accumulated gradient without a step."""
+        self.optimizer.zero_grad(set_to_none=True)
+
     def gradient_norm(self) -> Tensor:
         """Scalar float32: the 2-norm of the accumulated gradient."""
         gradients = [p.grad for p in self.objective.parameters() if p.grad is not None]
         return nn.utils.get_total_norm(gradients).float()
+
+    def gathered(self) -> AbstractContextManager[None]:
+        """Nothing to gather."""
+        return nullcontext()
 
     def state_dict(self) -> dict[str, Tensor]:
         """The optimizer's state as `PARAMETER.QUANTITY`."""

@@ -3,19 +3,19 @@
 import copy
 
 import torch
-from torch import nn
 
+from fastgan.dist import ALONE, World
 from fastgan.models import DCGANDiscriminator, DCGANGenerator
 from fastgan.objectives import DiscriminatorObjective, GeneratorObjective, PenaltyMode, adversarial_loss
-from fastgan.parallel import SingleEngine
 from fastgan.schedule import Alternate, LazyPenalty, ScheduleState
-from fastgan.train.config import AdamConfig, RunConfig
+from fastgan.train.build_engines import build_engine, choose_engines
+from fastgan.train.checkpoint import Checkpoint
+from fastgan.train.config import RunConfig
 from fastgan.train.state import TrainState
 
 # What the names in a configuration stand for.
 ARCHITECTURES = {"dcgan": (DCGANGenerator, DCGANDiscriminator)}
 POLICIES = {"alternate": Alternate}
-ENGINES = {"single": SingleEngine}
 
 
 def build_networks(
@@ -59,12 +59,6 @@ def build_networks(
     return made, judge
 
 
-def build_optimizer(network: nn.Module, config: AdamConfig) -> torch.optim.Adam:
-    """Adam in its fused form: one pass over all parameters per step."""
-    betas = (config.betas[0], config.betas[1])
-    return torch.optim.Adam(network.parameters(), lr=config.learning_rate, betas=betas, eps=config.eps, fused=True)
-
-
 def build_schedule(config: RunConfig, *, num_ranks: int = 1) -> Alternate:
     """The planner of the run.
 
@@ -82,25 +76,40 @@ def build_schedule(config: RunConfig, *, num_ranks: int = 1) -> Alternate:
     )
 
 
-def build_state(config: RunConfig, *, num_classes: int, dtype: torch.dtype, device: torch.device | str) -> TrainState:
-    """The state of a run that has not seen an image."""
+def build_state(
+    config: RunConfig,
+    *,
+    num_classes: int,
+    dtype: torch.dtype,
+    device: torch.device | str,
+    world: World = ALONE,
+    checkpoint: Checkpoint | None = None,
+) -> TrainState:
+    """The state of a run: as `checkpoint` has it, or one that has not seen an image.
+
+    Raises:
+        ConfigError: if an engine cannot do what the configuration asks.
+        CheckpointError: if the checkpoint is of another configuration.
+    """
+    choices = choose_engines(config, world=world)
     generator, discriminator = build_networks(config, num_classes=num_classes, dtype=dtype, device=device)
+    average = copy.deepcopy(generator).requires_grad_(False).eval()
+    if checkpoint is not None:
+        # Before the engines, which may shard what they are given.
+        checkpoint.restore_networks(generator=generator, discriminator=discriminator, generator_ema=average)
     loss = adversarial_loss(config.objective.loss)
-    # One process: the simplest engine that uses all processes is the single one.
-    engine = ENGINES["single" if config.parallel.engine == "auto" else config.parallel.engine]
-    return TrainState(
-        generator=generator,
-        discriminator=discriminator,
-        generator_ema=copy.deepcopy(generator).requires_grad_(False).eval(),
-        generator_engine=engine(
-            GeneratorObjective(generator, discriminator=discriminator, loss=loss),
-            optimizer=build_optimizer(generator, config.optimizer.generator),
-        ),
-        discriminator_engine=engine(
-            DiscriminatorObjective(
-                discriminator, loss=loss, modes={p.kind: PenaltyMode(p.mode, p.sigma) for p in config.penalties}
-            ),
-            optimizer=build_optimizer(discriminator, config.optimizer.discriminator),
-        ),
-        schedule=ScheduleState(),
+    modes = {p.kind: PenaltyMode(p.mode, p.sigma) for p in config.penalties}
+    objectives = {
+        "generator": GeneratorObjective(generator, discriminator=discriminator, loss=loss),
+        "discriminator": DiscriminatorObjective(discriminator, loss=loss, modes=modes),
+    }
+    engines = {
+        network: build_engine(config, network, objective, choice=choices[network], device=torch.device(device))
+        for network, objective in objectives.items()
+    }
+    state = TrainState(
+        generator, discriminator, average, engines["generator"], engines["discriminator"], ScheduleState()
     )
+    if checkpoint is not None:
+        checkpoint.restore_progress(state)
+    return state

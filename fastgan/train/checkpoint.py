@@ -10,6 +10,7 @@ A checkpoint is written under a temporary name, flushed to the disk and renamed.
 """
 
 import hashlib
+import itertools
 import json
 import os
 import shutil
@@ -21,6 +22,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load, save
 from torch import Tensor, nn
 
+from fastgan.dist import ALONE, World
 from fastgan.errors import CheckpointError, RunFolderError
 from fastgan.schedule import ScheduleState
 from fastgan.train.state import TrainState
@@ -51,17 +53,21 @@ def list_checkpoints(run_dir: Path) -> list[Path]:
     return sorted(paths, key=lambda path: int(path.name))
 
 
-def save_checkpoint(run_dir: Path, state: TrainState, *, facts: RunFacts, keep: int) -> Path:
+def save_checkpoint(run_dir: Path, state: TrainState, *, facts: RunFacts, keep: int, world: World = ALONE) -> Path:
     """Writes the state to `RUN/checkpoints/IMAGES`, then deletes all but the newest `keep` checkpoints.
+
+    All ranks call it together, since engines may have to gather their shards; rank 0 writes.
 
     Raises:
         TrainingError: if a tensor is not finite; nothing is written.
         RunFolderError: if the folder cannot be written. Earlier checkpoints are then as they were.
     """
-    tensors = _tensors(state)
-    _check_finite(tensors, images_seen=state.images_seen)
     target = checkpoints_folder(run_dir) / f"{state.images_seen:09d}"
     temporary = target.with_name(f".{target.name}.tmp")
+    tensors = _tensors(state, copies=world.is_main)
+    if not world.is_main:
+        return target
+    _check_finite(tensors, images_seen=state.images_seen)
     try:
         shutil.rmtree(temporary, ignore_errors=True)
         temporary.mkdir(parents=True)
@@ -140,14 +146,21 @@ class Checkpoint:
         except (KeyError, TypeError, ValueError, SafetensorError) as error:
             raise CheckpointError(f"{path} is damaged: {error!r}; use an earlier checkpoint") from error
 
-    def restore(self, state: TrainState) -> None:
-        """Puts networks, average, optimizers and schedule into `state`, which must be of the same configuration.
+    def restore_networks(self, **networks: nn.Module) -> None:
+        """Puts the weights of each into the network of its name, before an engine shards it.
 
         Raises:
             CheckpointError: if a tensor is missing, unknown or of another shape.
         """
-        for name in _NETWORKS:
-            self.restore_network(name, getattr(state, name))
+        for name, network in networks.items():
+            self.restore_network(name, network)
+
+    def restore_progress(self, state: TrainState) -> None:
+        """Puts optimizers and schedule into `state`, whose networks were restored before its engines were built.
+
+        Raises:
+            CheckpointError: if a tensor is missing, unknown or of another shape.
+        """
         state.generator_engine.load_state_dict(self._tensors["generator_optimizer"])
         state.discriminator_engine.load_state_dict(self._tensors["discriminator_optimizer"])
         state.schedule = self.schedule
@@ -165,15 +178,29 @@ class Checkpoint:
             raise CheckpointError(f"{self.path} does not fit this configuration: {reason}") from error
 
 
-def _tensors(state: TrainState) -> dict[str, dict[str, Tensor]]:
-    groups = {name: dict(getattr(state, name).state_dict()) for name in _NETWORKS}
-    groups["generator_optimizer"] = state.generator_engine.state_dict()
-    groups["discriminator_optimizer"] = state.discriminator_engine.state_dict()
-    # safetensors stores contiguous tensors only; loading copies into the network's own memory format.
-    return {
-        group: {name: value.detach().cpu().contiguous() for name, value in tensors.items()}
-        for group, tensors in groups.items()
-    }
+def _tensors(state: TrainState, *, copies: bool) -> dict[str, dict[str, Tensor]]:
+    """All tensors of a checkpoint on the CPU. With `copies` false only helps others to gather theirs, and is empty."""
+    engines = {"generator": state.generator_engine, "discriminator": state.discriminator_engine}
+    groups: dict[str, dict[str, Tensor]] = {}
+    for name, engine in engines.items():
+        with engine.gathered():
+            groups[name] = _to_cpu(network_tensors(getattr(state, name))) if copies else {}
+        optimizer = engine.state_dict()
+        groups[f"{name}_optimizer"] = _to_cpu(optimizer) if copies else {}
+    groups["generator_ema"] = _to_cpu(network_tensors(state.generator_ema)) if copies else {}
+    return groups
+
+
+def network_tensors(network: nn.Module) -> dict[str, Tensor]:
+    """Parameters and buffers by name, detached; `state_dict` of a sharded network would be its shards."""
+    tensors = itertools.chain(network.named_parameters(), network.named_buffers())
+    return {name: value.detach() for name, value in tensors}
+
+
+def _to_cpu(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    # Copies, since gathered weights are freed. safetensors stores contiguous tensors only; loading copies into the
+    # network's own memory format.
+    return {name: value.detach().clone().cpu().contiguous() for name, value in tensors.items()}
 
 
 def _check_finite(groups: Mapping[str, Mapping[str, Tensor]], *, images_seen: int) -> None:

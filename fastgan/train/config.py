@@ -20,6 +20,7 @@ from fastgan.train.config_models import (
     DataConfig,
     DiscriminatorConfig,
     EmaConfig,
+    EngineConfig,
     GeneratorConfig,
     LogConfig,
     ObjectiveConfig,
@@ -40,6 +41,7 @@ __all__ = [
     "DataConfig",
     "DiscriminatorConfig",
     "EmaConfig",
+    "EngineConfig",
     "GeneratorConfig",
     "LogConfig",
     "ObjectiveConfig",
@@ -55,7 +57,8 @@ __all__ = [
     "resume_differences",
 ]
 
-# Keys, or whole sections, that decide what is kept and shown but not what is computed; and the length of the run.
+# Keys, or whole sections, that decide what is kept and shown and how the work is split, but not what is computed; and
+# the length of the run.
 KEYS_FREE_ON_RESUME = (
     "run_dir",
     "total_images",
@@ -67,6 +70,8 @@ KEYS_FREE_ON_RESUME = (
     "micro_batch_images",
     "checkpoint",
     "log",
+    "parallel",
+    "micro_batch_images",
 )
 
 

@@ -49,7 +49,9 @@ LossKind = Literal["non_saturating", "hinge", "wasserstein", "least_squares", "r
 PenaltyKind = Literal["r1", "r2", "wgan_gp", "zero_centered"]
 PenaltyModeName = Literal["double", "dual", "approximate"]
 SchedulePolicy = Literal["alternate"]
-EngineKind = Literal["auto", "single"]
+EngineKind = Literal["auto", "single", "flat", "ddp", "deepspeed", "fsdp2"]
+Stage = Annotated[Literal[0, 1, 2, 3], BeforeValidator(_choice_of_numbers)]
+Compression = Literal["none", "bf16"]
 TensorBoard = Literal["auto", "on", "off"]
 
 
@@ -121,10 +123,23 @@ class ScheduleConfig(_Section):
     share_fakes: Switch = Field(default=True, description="one batch of fakes serves both networks' updates in a step")
 
 
+class EngineConfig(_Section):
+    """What one network does differently."""
+
+    engine: EngineKind | None = Field(default=None, description="engine of this network; null: parallel.engine")
+    stage: Stage | None = Field(default=None, description="ZeRO stage of this network; null: parallel.stage")
+
+
 class ParallelConfig(_Section):
     """How the work is spread over processes."""
 
-    engine: EngineKind = Field(default="auto", description="auto: the simplest engine that uses all processes")
+    engine: EngineKind = Field(default="auto", description="auto: ddp with several processes, else single")
+    stage: Stage | None = Field(default=None, description="of deepspeed: 1 shards optimizers, 2 gradients, 3 weights")
+    discriminator: EngineConfig = Field(default=EngineConfig(), description="the discriminator's engine")
+    generator: EngineConfig = Field(default=EngineConfig(), description="the generator's engine")
+    compression: Compression = Field(default="none", description="bf16: gradients are sent and summed in bf16")
+    deepspeed_config: Text | None = Field(default=None, description="JSON file with further settings of DeepSpeed")
+    timeout_seconds: PositiveNumber = Field(default=600.0, description="longest wait of a process for another")
 
 
 class AdamConfig(_Section):

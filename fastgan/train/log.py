@@ -3,20 +3,38 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, TextIO
 
 if TYPE_CHECKING:
     from rich.console import Console
 
 
+_quiet_depth = 0
+
+
+@contextmanager
+def quiet(is_quiet: bool = True) -> Iterator[None]:
+    """While entered with true, `say` and `warn` write nothing: what one rank has said need not be said by all."""
+    global _quiet_depth  # noqa: PLW0603 - the terminal is one for the process
+    _quiet_depth += is_quiet
+    try:
+        yield
+    finally:
+        _quiet_depth -= is_quiet
+
+
 def say(text: str) -> None:
     """Write `text` as one line to stdout."""
-    _write(text, sys.stdout)
+    if not _quiet_depth:
+        _write(text, sys.stdout)
 
 
 def warn(text: str) -> None:
     """Write "warning: `text`" as one line to stderr."""
-    _write(f"warning: {text}", sys.stderr)
+    if not _quiet_depth:
+        _write(f"warning: {text}", sys.stderr)
 
 
 def fail(text: str) -> None:

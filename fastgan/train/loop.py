@@ -1,5 +1,6 @@
 """The training loop, and what comes before and after it."""
 
+import hashlib
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
@@ -7,19 +8,21 @@ from pathlib import Path
 import torch
 
 from fastgan.data import DIGITS, ImageDataset, Loader, open_dataset
+from fastgan.dist import ALONE, World, check_same, from_main, process_group, world_from_environment
 from fastgan.errors import CheckpointError, ConfigError, TrainingError
 from fastgan.models import DCGANGenerator
 from fastgan.schedule import Alternate
+from fastgan.train.agreement import Agreement
 from fastgan.train.build import build_schedule, build_state
-from fastgan.train.checkpoint import RunFacts, load_newest_checkpoint, save_checkpoint, set_aside_newer
-from fastgan.train.config import RunConfig
+from fastgan.train.checkpoint import Checkpoint, RunFacts, load_newest_checkpoint, save_checkpoint, set_aside_newer
+from fastgan.train.config import RunConfig, dump_config
 from fastgan.train.files import make_folder
 from fastgan.train.grid import grid_array, save_png
 from fastgan.train.interrupt import Interrupt
-from fastgan.train.log import say, warn
+from fastgan.train.log import quiet, say, warn
 from fastgan.train.plots import plot_losses
 from fastgan.train.precision import DTYPES, choose_device, choose_precision
-from fastgan.train.progress import RunLog, check_tensorboard
+from fastgan.train.progress import RunLog, SilentLog, check_tensorboard
 from fastgan.train.run_folder import RunLock, create_run_folder, write_run_facts
 from fastgan.train.sample import generate
 from fastgan.train.state import TrainState
@@ -38,10 +41,13 @@ class Run:
     dataset: ImageDataset
     device: torch.device
     facts: RunFacts
+    world: World = ALONE
 
 
 def train(config: RunConfig, *, resume: Path | None = None) -> int:
     """Trains until `total_images`, or until Ctrl-C or SIGTERM, which leave a checkpoint.
+
+    Under a launcher such as torchrun every process calls it; they train one run together.
 
     Args:
         config: of the run; with `resume`, what `run_folder.resume_config` returned.
@@ -52,7 +58,11 @@ def train(config: RunConfig, *, resume: Path | None = None) -> int:
         FastganError: in one line, what the user has to repair; earlier checkpoints are unharmed.
     """
     try:
-        return _train(config, resume=resume)
+        world = world_from_environment()
+        device = choose_device(config.device, world)
+        group = process_group(world, device=device, timeout_seconds=config.parallel.timeout_seconds)
+        with quiet(not world.is_main), group:
+            return _train(config, resume=resume, world=world)
     except (MemoryError, torch.OutOfMemoryError, RuntimeError) as error:
         if not isinstance(error, MemoryError | torch.OutOfMemoryError) and "can't allocate memory" not in str(error):
             raise
@@ -61,26 +71,28 @@ def train(config: RunConfig, *, resume: Path | None = None) -> int:
         raise TrainingError(f"out of memory with {size}; {remedy}") from error
 
 
-def _train(config: RunConfig, *, resume: Path | None) -> int:
+def _train(config: RunConfig, *, resume: Path | None, world: World) -> int:
     with ExitStack() as locks:
-        if resume is not None:
+        if resume is not None and world.is_main:
             locks.enter_context(RunLock(resume))
-        run = prepare_run(config, resume=resume)
-        if resume is None:
+        run = prepare_run(config, resume=resume, world=world)
+        if resume is None and world.is_main:
             locks.enter_context(RunLock(run.run_dir))
         _say_what_runs(run)
         if run.state.images_seen >= config.total_images:
             say(f"already at {run.state.images_seen:,} images; to train longer, give a larger total_images")
             return 0
-        write_run_facts(run.run_dir, run.config, images_seen=run.state.images_seen)
+        if world.is_main:
+            write_run_facts(run.run_dir, run.config, images_seen=run.state.images_seen)
         with Interrupt() as interrupt:
-            run_loop(run, interrupt=interrupt)
-        plot_losses(run.run_dir)
-    if interrupt.received is not None:
+            signal = run_loop(run, interrupt=interrupt)
+        if world.is_main:
+            plot_losses(run.run_dir)
+    if signal:
         say(f"stopped at {run.state.images_seen:,} images; to go on: fastgan train --resume {run.run_dir}")
     else:
         say(f"done: {run.run_dir / 'samples.png'}, {run.run_dir / 'losses.png'}")
-    return interrupt.exit_code
+    return 128 + signal if signal else 0
 
 
 def _say_what_runs(run: Run) -> None:
@@ -91,23 +103,24 @@ def _say_what_runs(run: Run) -> None:
     say(
         f"{run.dataset.num_images:,} images, generator {generator:,} and discriminator {discriminator:,} parameters, "
         f"{run.facts.precision} on {run.device}"
+        + (f", {run.world.num_ranks} processes" if run.world.is_launched else "")
     )
 
 
-def prepare_run(config: RunConfig, *, resume: Path | None) -> Run:
+def prepare_run(config: RunConfig, *, resume: Path | None, world: World = ALONE) -> Run:
     """Opens the data, builds or restores the state, and makes the run folder; nothing is written before all is checked.
 
     Raises:
         FastganError: whatever is wrong with configuration, data, folder or checkpoint.
     """
-    device = choose_device(config.device)
+    device = choose_device(config.device, world)
     check_tensorboard(config.log.tensorboard)
-    schedule = build_schedule(config)
+    schedule = build_schedule(config, num_ranks=world.num_ranks)
     checkpoint = None if resume is None else load_newest_checkpoint(resume, on_damage=warn)
     dataset = _open_data(config)
     config = config.model_copy(update={"data": config.data.model_copy(update={"path": _absolute(config.data.path)})})
     if checkpoint is None:
-        precision = choose_precision(config, num_classes=dataset.num_classes, device=device)
+        precision = from_main(world, lambda: choose_precision(config, num_classes=dataset.num_classes, device=device))
     else:
         precision = checkpoint.facts.precision
     facts = RunFacts(precision=precision, dataset_digest=dataset.digest, num_classes=dataset.num_classes)
@@ -116,28 +129,43 @@ def prepare_run(config: RunConfig, *, resume: Path | None) -> Run:
             f"data.path={config.data.path} holds other images or labels than the run was trained on; "
             "give the same data, or start a new run"
         )
-    state = build_state(config, num_classes=dataset.num_classes, dtype=DTYPES[precision], device=device)
-    if checkpoint is not None:
-        checkpoint.restore(state)
+    _check_ranks_agree(world, config, dataset, checkpoint)
+    state = build_state(
+        config,
+        num_classes=dataset.num_classes,
+        dtype=DTYPES[precision],
+        device=device,
+        world=world,
+        checkpoint=checkpoint,
+    )
+    if checkpoint is not None and world.is_main:
         set_aside_newer(checkpoint.path.parents[1], checkpoint)
-    run_dir = create_run_folder(config) if resume is None else resume
-    return Run(config, run_dir, schedule, state, dataset, device, facts)
+    run_dir = Path(from_main(world, lambda: str(create_run_folder(config) if resume is None else resume)))
+    return Run(config, run_dir, schedule, state, dataset, device, facts, world)
 
 
-def run_loop(run: Run, *, interrupt: Interrupt) -> None:
-    """Steps until the end or an interrupt, but once at least; ends with samples and a checkpoint.
+def _check_ranks_agree(world: World, config: RunConfig, dataset: ImageDataset, checkpoint: Checkpoint | None) -> None:
+    """Ranks that train different things would not notice: they would average them."""
+    values = {
+        "the configuration": hashlib.sha256(dump_config(config).encode()).hexdigest(),
+        "the images": dataset.digest,
+        "the newest checkpoint": str(checkpoint.schedule.images_seen if checkpoint else None),
+    }
+    check_same(world, values, remedy="give all machines the same command, the same data and one shared run folder")
 
+
+def run_loop(run: Run, *, interrupt: Interrupt) -> int:
+    """Steps until the end or a signal, but once at least; ends with samples and a checkpoint.
+
+    Returns:
+        The number of the signal, 0 for none.
     Raises:
         TrainingError: if a loss is not finite; the state is then not saved.
     """
-    config, schedule, state = run.config, run.schedule, run.state
-    statistics, guard = Statistics(), FiniteGuard()
-    log = RunLog(
-        run.run_dir,
-        total_images=config.total_images,
-        start_images=state.images_seen,
-        tensorboard=config.log.tensorboard,
-    )
+    config, schedule, state, world = run.config, run.schedule, run.state, run.world
+    statistics, guard = Statistics(), FiniteGuard(world)
+    agreement = Agreement(world, signal=lambda: interrupt.received or 0)
+    log = _open_log(run)
     loader = Loader(
         run.dataset,
         seed=config.seed,
@@ -153,16 +181,17 @@ def run_loop(run: Run, *, interrupt: Interrupt) -> None:
         latent_dim=config.generator.latent_dim,
         ema=config.ema,
         device=run.device,
+        agreement=agreement,
     )
     with log, loader:
         finished = False
         while not finished:
             # One step; the next one's images are decoded meanwhile.
             before = state.images_seen
-            plan = schedule.plan(state.schedule)
+            plan = schedule.plan(state.schedule, world.rank)
             following = schedule.advance(state.schedule)
             if following.images_seen < config.total_images:
-                step.prefetch(schedule.plan(following))
+                step.prefetch(schedule.plan(following, world.rank))
             result = step.run(plan)
             guard.watch(result, step=plan.step, images_seen=before)
             state.schedule = following
@@ -170,20 +199,34 @@ def run_loop(run: Run, *, interrupt: Interrupt) -> None:
             log.advance(state.images_seen)
 
             # What is due. A signal counts from here on, so that the last step has all of it.
-            finished = state.images_seen >= config.total_images or interrupt.received is not None
+            signal = agreement.signal
+            finished = state.images_seen >= config.total_images or signal > 0
             if finished or _is_due(before, state.images_seen, every=config.log.every_images):
                 guard.check()
-                log.tick(state.images_seen, statistics.read())
+                log.tick(state.images_seen, statistics.read(world) | agreement.skipped())
                 statistics = Statistics()
             if finished or _is_due(before, state.images_seen, every=config.checkpoint.every_images):
                 guard.check()
-                save_checkpoint(run.run_dir, state, facts=run.facts, keep=config.checkpoint.keep)
-            if finished or _is_due(before, state.images_seen, every=config.log.samples_every_images):
+                save_checkpoint(run.run_dir, state, facts=run.facts, keep=config.checkpoint.keep, world=world)
+            samples_due = finished or _is_due(before, state.images_seen, every=config.log.samples_every_images)
+            if samples_due and world.is_main:
                 guard.check()
                 write_samples(run, log)
+    return signal
 
 
-def write_samples(run: Run, log: RunLog) -> None:
+def _open_log(run: Run) -> RunLog | SilentLog:
+    if not run.world.is_main:
+        return SilentLog()
+    return RunLog(
+        run.run_dir,
+        total_images=run.config.total_images,
+        start_images=run.state.images_seen,
+        tensorboard=run.config.log.tensorboard,
+    )
+
+
+def write_samples(run: Run, log: RunLog | SilentLog) -> None:
     """Images of the averaged generator from fixed latents: `samples.png`, and a copy named after the clock.
 
     Raises:

@@ -5,6 +5,7 @@ import time
 
 import torch
 
+from fastgan.dist import ALONE, World
 from fastgan.errors import ConfigError
 from fastgan.train.build import build_networks
 from fastgan.train.config import RunConfig
@@ -17,17 +18,24 @@ _NUM_TRIALS = 5
 _MAX_IMAGES = 64
 
 
-def choose_device(name: str) -> torch.device:
-    """The device for `auto`, `cpu` or `cuda`.
+def choose_device(name: str, world: World = ALONE) -> torch.device:
+    """The device for `auto`, `cpu` or `cuda`: of several GPUs in a machine, each of its processes has its own.
 
     Raises:
-        ConfigError: if `cuda` is asked for and there is none.
+        ConfigError: if `cuda` is asked for and there is none, or there are fewer than processes.
     """
-    if name == "auto":
-        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
     if name == "cuda" and not torch.cuda.is_available():
         raise ConfigError("device='cuda' but torch sees no CUDA device; run `fastgan doctor`, or set device=cpu")
-    return torch.device(name)
+    device = torch.device(("cuda" if torch.cuda.is_available() else "cpu") if name == "auto" else name)
+    if device.type == "cpu" or not world.is_launched:
+        return device
+    num_gpus = torch.cuda.device_count()
+    if world.local_rank >= num_gpus:
+        raise ConfigError(
+            f"process {world.local_rank} of this machine has no GPU of its own: torch sees {num_gpus}; "
+            f"start with --nproc-per-node={num_gpus}, or set device=cpu"
+        )
+    return torch.device("cuda", world.local_rank)
 
 
 def choose_precision(config: RunConfig, *, num_classes: int, device: torch.device) -> str:

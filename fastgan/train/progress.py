@@ -110,6 +110,25 @@ class RunLog:
         return max(self._total_images - images_seen, 0) / max(rate, 1e-9)
 
 
+class SilentLog:
+    """Has the methods of `RunLog` and does nothing: for the ranks whose numbers rank 0 records."""
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, tb: TracebackType | None) -> None:
+        """Nothing is open."""
+
+    def advance(self, images_seen: int) -> None:
+        """Nothing is shown."""
+
+    def tick(self, images_seen: int, stats: Mapping[str, float]) -> None:
+        """Nothing is recorded."""
+
+    def image(self, images_seen: int, name: str, array: np.ndarray[Any, np.dtype[np.uint8]]) -> None:
+        """Nothing is recorded."""
+
+
 class _View(Protocol):
     """What RunLog needs from a display."""
 

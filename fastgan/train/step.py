@@ -13,7 +13,11 @@ from torch import Tensor, nn
 
 from fastgan import rng
 from fastgan.data import Batch, Loader
+from fastgan.dist import ALONE
+from fastgan.nn import SpectrallyNormalized
+from fastgan.parallel import Engine
 from fastgan.schedule import MicroBatch, Plan, Update
+from fastgan.train.agreement import Agreement
 from fastgan.train.config import EmaConfig
 from fastgan.train.ema import ema_decay, update_ema
 from fastgan.train.state import TrainState
@@ -42,6 +46,7 @@ class TrainStep:
         latent_dim: Z.
         ema: of the generator.
         device: of the networks.
+        agreement: of the ranks on which updates are made.
     """
 
     def __init__(
@@ -53,6 +58,7 @@ class TrainStep:
         latent_dim: int,
         ema: EmaConfig,
         device: torch.device | str,
+        agreement: Agreement | None = None,
     ) -> None:
         self.state = state
         self.loader = loader
@@ -60,6 +66,7 @@ class TrainStep:
         self.latent_dim = latent_dim
         self.ema = ema
         self.device = torch.device(device)
+        self.agreement = agreement or Agreement(ALONE)
         # Real samples of the latest discriminator update, which the generator's update may need once more.
         self._batches: dict[tuple[int, int], Batch] = {}
 
@@ -78,41 +85,42 @@ class TrainStep:
 
     def _update_discriminator(self, update: Update, statistics: Statistics) -> Tensor | None:
         """One optimizer step of the discriminator. Returns images with their graph if the generator can use them."""
-        state, engine = self.state, self.state.discriminator_engine
+        state, engine, maker = self.state, self.state.discriminator_engine, self.state.generator_engine
         # With several micro-batches the graphs would stay in memory all at once, which is what they are to avoid:
         # the generator's update then makes the same images again.
-        keep_graph = update.shared_fakes and len(update.micro_batches) == 1
+        keep_graph = update.shared_fakes and len(update.micro_batches) == 1 and maker.keeps_graph
         fake: Tensor | None = None
         self._batches.clear()
+        parts = Statistics()
         for micro in update.micro_batches:
-            inputs = self._inputs(micro)
-            with torch.set_grad_enabled(keep_graph):
+            inputs, is_last = self._inputs(micro), micro is update.micro_batches[-1]
+            with torch.set_grad_enabled(keep_graph), maker.gathered():
                 fake = state.generator(inputs.latents, inputs.labels)
             output = engine(
                 inputs.real,
                 fake,
                 inputs.labels,
+                is_last=is_last,
                 penalties={penalty.kind: penalty.weight for penalty in update.penalties},
                 interpolation=self._interpolation(micro),
                 noise=partial(self._noise, micro, inputs.real.shape),
             )
-            engine.backward(output.loss, weight=micro.weight, is_last=micro is update.micro_batches[-1])
-            statistics.add(output.statistics, weight=float(micro.weight))
-        engine.step()
-        state.discriminator.step_spectral_norm()
+            engine.backward(output.loss, weight=micro.weight, is_last=is_last)
+            parts.add(output.statistics, weight=float(micro.weight))
+        self._step(engine, state.discriminator, parts, into=statistics)
         return fake if keep_graph else None
 
     def _update_generator(self, update: Update, statistics: Statistics, *, shared: Tensor | None, plan: Plan) -> None:
         """One optimizer step of the generator, through a frozen discriminator, then of its average."""
         state, engine = self.state, self.state.generator_engine
-        with frozen(state.discriminator):
+        parts = Statistics()
+        with state.discriminator_engine.gathered(), frozen(state.discriminator):
             for micro in update.micro_batches:
-                inputs = self._inputs(micro)
-                output = engine(inputs.latents, inputs.labels, real=inputs.real, fake=shared)
-                engine.backward(output.loss, weight=micro.weight, is_last=micro is update.micro_batches[-1])
-                statistics.add(output.statistics, weight=float(micro.weight))
-        engine.step()
-        state.generator.step_spectral_norm()
+                inputs, is_last = self._inputs(micro), micro is update.micro_batches[-1]
+                output = engine(inputs.latents, inputs.labels, is_last=is_last, real=inputs.real, fake=shared)
+                engine.backward(output.loss, weight=micro.weight, is_last=is_last)
+                parts.add(output.statistics, weight=float(micro.weight))
+        self._step(engine, state.generator, parts, into=statistics)
         decay = ema_decay(
             half_life_images=self.ema.half_life_images,
             rampup=self.ema.rampup,
@@ -120,7 +128,19 @@ class TrainStep:
             # A step's images, spread over its generator updates, whatever their number.
             num_images=plan.num_images / sum(other.network == "generator" for other in plan.updates),
         )
-        update_ema(state.generator_ema, state.generator, decay=decay)
+        with engine.gathered():
+            update_ema(state.generator_ema, state.generator, decay=decay)
+
+    def _step(self, engine: Engine, network: SpectrallyNormalized, parts: Statistics, *, into: Statistics) -> None:
+        """One optimizer step, if all ranks can make it; else the update's gradient and statistics are dropped."""
+        if self.agreement.may_step(engine, parts):
+            engine.step()
+            into.merge(parts)
+        else:
+            engine.discard()
+        if network.spectral_norm is not None:
+            with engine.gathered():
+                network.step_spectral_norm()
 
     def _inputs(self, micro: MicroBatch) -> Inputs:
         key = (micro.first_sample, micro.num_samples)

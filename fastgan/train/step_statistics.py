@@ -6,6 +6,7 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor
 
+from fastgan.dist import ALONE, World, sum_over_ranks
 from fastgan.errors import TrainingError
 
 
@@ -23,12 +24,18 @@ class Statistics:
             self._sums[name] = self._sums[name] + term if name in self._sums else term
             self._weights[name] = self._weights.get(name, 0.0) + weight
 
-    def read(self) -> dict[str, float]:
-        """The means by name; empty when nothing was added."""
+    def read(self, world: World = ALONE) -> dict[str, float]:
+        """The means by name over all ranks, which read the same names together; empty when nothing was added."""
         if not self._sums:
             return {}
         sums = torch.stack([value.float() for value in self._sums.values()]).tolist()
-        return {name: total / self._weights[name] for name, total in zip(self._sums, sums, strict=True)}
+        weights = [self._weights[name] for name in self._sums]
+        totals = sum_over_ranks(world, torch.tensor([sums, weights], dtype=torch.float64)).tolist()
+        return {name: total / weight for name, total, weight in zip(self._sums, *totals, strict=True)}
+
+    def total(self) -> Tensor:
+        """The sum of all that was added, on its device: not finite if anything is not."""
+        return torch.stack([value.float() for value in self._sums.values()]).sum()
 
     def merge(self, other: "Statistics") -> None:
         """Counts all that `other` counts."""
@@ -38,9 +45,13 @@ class Statistics:
 
 
 class FiniteGuard:
-    """Refuses NaN and infinity, one step late, so that a GPU need not be waited for in the step that it works on."""
+    """Refuses NaN and infinity, one step late, so that a GPU need not be waited for in the step that it works on.
 
-    def __init__(self) -> None:
+    Several ranks never see them: `Agreement` has skipped such updates on all of them. One rank alone must not stop.
+    """
+
+    def __init__(self, world: World = ALONE) -> None:
+        self._is_alone = world.num_ranks == 1
         self._unread: tuple[Statistics, int, int] | None = None
 
     def watch(self, statistics: Statistics, *, step: int, images_seen: int) -> None:
@@ -50,7 +61,7 @@ class FiniteGuard:
             TrainingError: as `check`.
         """
         self.check()
-        self._unread = (statistics, step, images_seen)
+        self._unread = (statistics, step, images_seen) if self._is_alone else None
 
     def check(self) -> None:
         """Checks what is remembered; call it before the state is saved.

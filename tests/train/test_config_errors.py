@@ -109,7 +109,10 @@ ALL_KEYS = ", ".join(RunConfig.model_fields)
             "penalties.0.kind=wgangp",
             "penalties.0.kind=wgangp must be r1, r2, wgan_gp or zero_centered, did you mean 'wgan_gp'?",
         ),
-        ("parallel.engine=ddp", "parallel.engine=ddp must be auto or single"),
+        (
+            "parallel.engine=dp",
+            "parallel.engine=dp must be auto, single, flat, ddp, deepspeed or fsdp2, did you mean 'ddp'?",
+        ),
         ("generator.architecture=unet", "generator.architecture=unet must be dcgan"),
         ("data.resolution=100", "data.resolution=100 must be 32, 64 or 128, did you mean 128?"),
         ("data.resolution=big", "data.resolution=big must be 32, 64 or 128"),

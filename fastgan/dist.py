@@ -1,0 +1,183 @@
+"""The processes of a run: which one this is, how they meet, and the few small values that they agree on.
+
+Each rank is one process with one device. A launcher such as torchrun names them through environment variables; without
+a launcher a run is one process and nothing here communicates. Decisions are made from integers that all ranks have
+reduced, so that they are the same everywhere.
+"""
+
+import os
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from datetime import timedelta
+
+import torch
+import torch.distributed as torch_dist
+from torch import Tensor
+
+from fastgan.errors import ConfigError, DistributedError, FastganError
+
+_VARIABLES = ("RANK", "WORLD_SIZE", "LOCAL_RANK", "MASTER_ADDR", "MASTER_PORT")
+# What the messages of torch's backends have in common; gloo raises plain RuntimeErrors.
+_MARKS = (
+    "gloo",
+    "NCCL",
+    "Connection closed by peer",
+    "Connection reset",
+    "ProcessGroupWrapper",
+    "mismatch between coll",
+)
+
+
+@dataclass(frozen=True)
+class World:
+    """This process among those of the run: `rank` of `num_ranks`, `local_rank` on its machine.
+
+    `is_launched`: a launcher started it, so that there is a process group, if only of one rank.
+    """
+
+    rank: int = 0
+    num_ranks: int = 1
+    local_rank: int = 0
+    is_launched: bool = False
+
+    @property
+    def is_main(self) -> bool:
+        """Whether this is the rank that logs and saves."""
+        return self.rank == 0
+
+
+# A run of one process, without a launcher.
+ALONE = World()
+
+
+def world_from_environment(environment: Mapping[str, str] | None = None) -> World:
+    """What the launcher says; a world of one process when there is none.
+
+    Raises:
+        ConfigError: if only some of the launcher's variables are set, or they are not numbers that fit.
+    """
+    values = os.environ if environment is None else environment
+    # MASTER_ADDR and MASTER_PORT alone are left behind in many shells.
+    if "RANK" not in values and "WORLD_SIZE" not in values:
+        return ALONE
+    remedy = "start with torchrun --nproc-per-node=N -m fastgan ..., or unset RANK and WORLD_SIZE"
+    missing = [name for name in _VARIABLES if name not in values]
+    if missing:
+        raise ConfigError(f"RANK or WORLD_SIZE is set but {', '.join(missing)} is not; {remedy}")
+    texts = [values[name] for name in _VARIABLES[:3]]
+    if not all(text.isascii() and text.isdigit() for text in texts):
+        raise ConfigError(f"RANK, WORLD_SIZE, LOCAL_RANK = {', '.join(texts)} must be whole numbers; {remedy}")
+    rank, num_ranks, local_rank = map(int, texts)
+    if not local_rank <= rank < num_ranks:
+        rule = "must satisfy LOCAL_RANK <= RANK < WORLD_SIZE"
+        raise ConfigError(f"RANK={rank}, LOCAL_RANK={local_rank}, WORLD_SIZE={num_ranks} {rule}; {remedy}")
+    return World(rank, num_ranks, local_rank, is_launched=True)
+
+
+@contextmanager
+def process_group(world: World, *, device: torch.device, timeout_seconds: float) -> Iterator[None]:
+    """The process group of a launched world, while entered; nothing for a world without launcher.
+
+    Small integers travel by gloo, tensors of a GPU by NCCL. A rank that waits longer than the timeout for another ends.
+
+    Raises:
+        DistributedError: if the ranks do not find each other, or one is lost while the group is entered.
+    """
+    if not world.is_launched:
+        yield
+        return
+    backend = "cpu:gloo,cuda:nccl" if device.type == "cuda" else "gloo"
+    with explained(world, timeout_seconds=timeout_seconds):
+        torch_dist.init_process_group(
+            backend,
+            rank=world.rank,
+            world_size=world.num_ranks,
+            timeout=timedelta(seconds=timeout_seconds),
+            device_id=device if device.type == "cuda" else None,
+        )
+        try:
+            yield
+        finally:
+            torch_dist.destroy_process_group()
+
+
+@contextmanager
+def explained(world: World, *, timeout_seconds: float) -> Iterator[None]:
+    """Turns what torch raises when a rank is lost into one line that says what to do.
+
+    Raises:
+        DistributedError: instead of an error of a collective.
+    """
+    try:
+        yield
+    except RuntimeError as error:
+        text = str(error)
+        if not (isinstance(error, torch_dist.DistError) or any(mark in text for mark in _MARKS)):
+            raise
+        reason = " ".join(text.split())[:200]
+        raise DistributedError(
+            f"rank {world.rank} of {world.num_ranks} lost another rank, or waited more than "
+            f"parallel.timeout_seconds={timeout_seconds:g} for it ({reason}); the first error of another rank tells "
+            "why; checkpoints are sound: repair and use --resume"
+        ) from error
+
+
+def max_integers(world: World, values: Sequence[int]) -> list[int]:
+    """The largest of each value over all ranks; all ranks call it together."""
+    if world.num_ranks == 1:
+        return list(values)
+    numbers = torch.tensor(list(values), dtype=torch.int64)
+    torch_dist.all_reduce(numbers, op=torch_dist.ReduceOp.MAX)
+    return [int(value) for value in numbers.tolist()]
+
+
+def sum_over_ranks(world: World, values: Tensor) -> Tensor:
+    """The sum of `values` over all ranks, on the CPU; all ranks call it together with the same shape."""
+    total = values.detach().cpu().clone()
+    if world.num_ranks > 1:
+        torch_dist.all_reduce(total)
+    return total
+
+
+def from_main(world: World, make: Callable[[], str]) -> str:
+    """What `make` returns on rank 0, on every rank.
+
+    Raises:
+        FastganError: on rank 0 whatever `make` raises; on the others a `DistributedError` that says so.
+    """
+    if world.num_ranks == 1:
+        return make()
+    failure: FastganError | None = None
+    text = ""
+    if world.is_main:
+        try:
+            text = make()
+        except FastganError as error:
+            failure = error
+    is_failed, size = max_integers(world, [failure is not None, len(text.encode())])
+    if failure is not None:
+        raise failure
+    if is_failed:
+        raise DistributedError(f"rank {world.rank} ends because rank 0 failed; its error is the one to repair")
+    content = torch.zeros(size, dtype=torch.uint8)
+    if world.is_main:
+        content = torch.tensor(list(text.encode()), dtype=torch.uint8)
+    torch_dist.broadcast(content, src=0)
+    return bytes(content.tolist()).decode()
+
+
+def check_same(world: World, values: Mapping[str, str], *, remedy: str) -> None:
+    """Compares `values` with those of rank 0.
+
+    Raises:
+        DistributedError: on all ranks, naming what differs.
+    """
+    if world.num_ranks == 1:
+        return
+    names = sorted(values)
+    theirs = from_main(world, lambda: "\n".join(values[name] for name in names)).split("\n")
+    differs = [int(values[name] != other) for name, other in zip(names, theirs, strict=True)]
+    found = [name for name, differing in zip(names, max_integers(world, differs), strict=True) if differing]
+    if found:
+        raise DistributedError(f"the ranks differ in {', '.join(found)}; {remedy}")

@@ -1,0 +1,92 @@
+"""Which engine runs a network: what was asked for, or a refusal with the reason and the alternative."""
+
+from dataclasses import dataclass
+
+from fastgan.dist import World
+from fastgan.errors import ConfigError
+
+DEFAULT_STAGE = 2
+
+
+@dataclass(frozen=True)
+class EngineChoice:
+    """An engine, and for DeepSpeed its stage (0 for the others)."""
+
+    kind: str
+    stage: int = 0
+
+
+@dataclass(frozen=True, kw_only=True)
+class Demands:
+    """What a network needs of its engine.
+
+    network: "generator" or "discriminator", as messages call it.
+    has_penalties: its loss differentiates a gradient.
+    has_spectral_norm: its layers' weights are read outside of the layers.
+    compresses: gradients are to be sent in fewer bits.
+    """
+
+    network: str
+    has_penalties: bool
+    has_spectral_norm: bool
+    compresses: bool
+
+
+def choose_engine(kind: str, stage: int | None, *, world: World, demands: Demands) -> EngineChoice:
+    """The engine for `kind` (a name or "auto") and `stage` (None for the default) in this world.
+
+    Raises:
+        ConfigError: if the engine cannot do this.
+    """
+    if kind == "auto":
+        kind = "ddp" if world.num_ranks > 1 else "single"
+    asked = f"parallel.engine={kind} of the {demands.network}"
+    if kind == "single" and world.num_ranks > 1:
+        reason = f"would train {world.num_ranks} unrelated networks, one per process"
+        raise ConfigError(f"{asked} {reason}; use ddp, or start one process")
+    if kind != "single" and not world.is_launched:
+        launcher = "torchrun --nproc-per-node=N -m fastgan train ..."
+        raise ConfigError(f"{asked} needs processes that a launcher starts: {launcher}; or use parallel.engine=single")
+    if demands.compresses and kind not in {"flat", "ddp"}:
+        remedy = "use ddp or flat; for deepspeed, communication_data_type in parallel.deepspeed_config"
+        raise ConfigError(f"parallel.compression=bf16 is not done by {asked}; {remedy}")
+    if kind != "deepspeed":
+        return EngineChoice(kind)
+    chosen = EngineChoice(kind, DEFAULT_STAGE if stage is None else stage)
+    if chosen.stage == 3:
+        _check_stage_3(f"{asked} with parallel.stage=3", demands)
+    return chosen
+
+
+def check_stages(stage: int | None, choices: dict[str, EngineChoice], stages: dict[str, int | None]) -> None:
+    """Refuses a stage that nobody reads.
+
+    Args:
+        stage: parallel.stage.
+        choices, stages: the engine and the own stage of each network.
+    Raises:
+        ConfigError: for a stage of an engine other than deepspeed.
+    """
+    for network, own in stages.items():
+        if own is not None and choices[network].kind != "deepspeed":
+            raise ConfigError(
+                f"parallel.{network}.stage={own} is only read by deepspeed and the {network}'s engine is "
+                f"{choices[network].kind}; leave it out, or set parallel.{network}.engine=deepspeed"
+            )
+    if stage is not None and all(choice.kind != "deepspeed" for choice in choices.values()):
+        raise ConfigError(
+            f"parallel.stage={stage} is only read by deepspeed; leave it out, or use parallel.engine=deepspeed"
+        )
+
+
+def _check_stage_3(asked: str, demands: Demands) -> None:
+    if demands.has_penalties:
+        raise ConfigError(
+            f"{asked} cannot differentiate a gradient, and penalties need that: its hooks free weights that the second "
+            "backward pass reads; use stage 2 or fsdp2, or penalties=[]"
+        )
+    if demands.has_spectral_norm:
+        raise ConfigError(
+            f"{asked} frees the weights that the spectral norm reads before each pass; "
+            f"use stage 2 or fsdp2, or {demands.network}.spectral_norm=false"
+        )

@@ -1,0 +1,82 @@
+"""Every rank holds everything; torch's DistributedDataParallel reduces gradients while the backward pass runs."""
+
+import inspect
+from fractions import Fraction
+from typing import Any
+
+import torch
+import torch.distributed as torch_dist
+from torch import Tensor, nn
+from torch.nn.parallel import DistributedDataParallel
+
+from fastgan.parallel.engine import Output
+from fastgan.parallel.single import SingleEngine
+
+
+class DdpEngine(SingleEngine):
+    """Wraps the objective, so that each backward pass belongs to one wrapped forward pass, penalties included.
+
+    Args:
+        objective: the network with its loss; rank 0's parameters and buffers are sent to all.
+        optimizer: over the parameters of the objective.
+        communication_dtype: in which gradients are sent and averaged; None for their own.
+    """
+
+    def __init__(
+        self,
+        objective: nn.Module,
+        *,
+        optimizer: torch.optim.Optimizer,
+        communication_dtype: torch.dtype | None = None,
+    ) -> None:
+        super().__init__(objective, optimizer=optimizer)
+        options: dict[str, Any] = {"gradient_as_bucket_view": True, **_no_buffer_sync()}
+        self._wrapped = DistributedDataParallel(objective, process_group=_group(), **options)
+        if communication_dtype is not None:
+            self._wrapped.register_comm_hook(communication_dtype, _compressed_mean)
+        # DDP averages; the weights of micro-batches are shares of the global batch, which must be summed.
+        self._num_ranks = torch_dist.get_world_size()
+
+    def __call__(self, *args: Any, is_last: bool = True, **kwargs: Any) -> Output:
+        """The wrapped forward pass; DDP must know before it whether the backward pass will communicate."""
+        self._wrapped.require_backward_grad_sync = is_last
+        output: Output = self._wrapped(*args, **kwargs)
+        return output
+
+    def backward(self, loss: Tensor, *, weight: Fraction, is_last: bool) -> None:
+        """Adds the gradient of `weight * loss`."""
+        super().backward(loss, weight=weight * self._num_ranks, is_last=is_last)
+
+
+def _group() -> torch_dist.ProcessGroup | None:
+    """None, the default group; under TORCH_DISTRIBUTED_DEBUG=DETAIL one without its checks, which crash DDP (2.13)."""
+    debug: Any = torch_dist  # These names are public, but not in torch's types.
+    level = debug.get_debug_level()
+    if level != debug.DebugLevel.DETAIL:
+        return None
+    debug.set_debug_level(debug.DebugLevel.OFF)
+    try:
+        group: torch_dist.ProcessGroup = torch_dist.new_group()
+        return group
+    finally:
+        debug.set_debug_level(level)
+
+
+def _no_buffer_sync() -> dict[str, bool]:
+    """Buffers follow from the weights and are equal on all ranks; torch 2.13 renamed the switch that says so."""
+    known = inspect.signature(DistributedDataParallel.__init__).parameters
+    return {"forward_sync_buffers" if "forward_sync_buffers" in known else "broadcast_buffers": False}
+
+
+def _compressed_mean(dtype: torch.dtype, bucket: Any) -> torch.futures.Future[Tensor]:
+    """The mean of the bucket over all ranks, sent and summed in `dtype`."""
+    sent = bucket.buffer().to(dtype).div_(torch_dist.get_world_size())
+    work = torch_dist.all_reduce(sent, async_op=True)
+    assert work is not None
+
+    def receive(future: torch.futures.Future[list[Tensor]]) -> Tensor:
+        mean: Tensor = bucket.buffer().copy_(future.value()[0])
+        return mean
+
+    done: torch.futures.Future[Tensor] = work.get_future().then(receive)
+    return done

@@ -1,0 +1,125 @@
+"""DeepSpeed's configuration: what fastgan sets itself, what a user's JSON may add, and what is refused."""
+
+import json
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+from fastgan.errors import ConfigError
+
+# Keys of a user's JSON that change speed, memory or reports only.
+_FREE = frozenset(
+    {
+        "comms_logger",
+        "dump_state",
+        "flops_profiler",
+        "memory_breakdown",
+        "steps_per_print",
+        "timers",
+        "wall_clock_breakdown",
+    }
+)
+_FREE_ZERO = frozenset(
+    {
+        "allgather_bucket_size",
+        "allgather_partitions",
+        "contiguous_gradients",
+        "overlap_comm",
+        "reduce_bucket_size",
+        "reduce_scatter",
+        "round_robin_gradients",
+        "stage3_max_live_parameters",
+        "stage3_max_reuse_distance",
+        "stage3_param_persistence_threshold",
+        "stage3_prefetch_bucket_size",
+        "sub_group_size",
+    }
+)
+# Keys that change the numbers: allowed, and said.
+_WARNED = {
+    "gradient_clipping": "gradients are clipped, which other engines do not do",
+    "communication_data_type": "gradients are rounded before they are averaged",
+}
+# Keys that fastgan decides; "auto" leaves them to it.
+_OURS = {
+    "train_batch_size": "batch_images",
+    "train_micro_batch_size_per_gpu": "micro_batch_images",
+    "gradient_accumulation_steps": "micro_batch_images",
+    "optimizer": "optimizer",
+    "bf16": "precision",
+}
+
+
+def deepspeed_settings(stage: int, user: Mapping[str, Any], *, on_warning: Callable[[str], None]) -> dict[str, Any]:
+    """What `deepspeed.initialize` gets.
+
+    One micro-batch per update as DeepSpeed counts, since fastgan's step weighs and accumulates; no clipping unless
+    asked for (DeepSpeed's own default is 1.0); a torch optimizer, because DeepSpeed's "Adam" is AdamW.
+
+    Args:
+        stage: of ZeRO, 0 to 3.
+        user: the content of the user's JSON, {} without one.
+        on_warning: is told of each key that changes the numbers.
+    Raises:
+        ConfigError: for a key that is not known to leave the training as it is.
+    """
+    zero = dict(user.get("zero_optimization", {}))
+    if zero.pop("stage", stage) not in {stage, "auto"}:
+        theirs = user["zero_optimization"]["stage"]
+        raise ConfigError(
+            f"parallel.deepspeed_config: zero_optimization.stage={theirs} contradicts stage {stage}; remove it"
+        )
+    extra = _checked(user, on_warning=on_warning)
+    for key in zero.keys() - _FREE_ZERO:
+        _refuse(f"zero_optimization.{key}")
+    ours = {
+        "train_micro_batch_size_per_gpu": 1,
+        "gradient_accumulation_steps": 1,
+        "gradient_clipping": 0.0,
+        "zero_allow_untested_optimizer": True,
+        "steps_per_print": None,
+    }
+    return {**ours, **extra, "zero_optimization": {**zero, "stage": stage}}
+
+
+def _checked(user: Mapping[str, Any], *, on_warning: Callable[[str], None]) -> dict[str, Any]:
+    """The keys of the user's JSON beside `zero_optimization`, each one free or warned about."""
+    extra = {key: value for key, value in user.items() if key != "zero_optimization"}
+    for key in [*extra]:
+        if key in _OURS and extra[key] == "auto":
+            del extra[key]
+        elif key in _OURS:
+            raise ConfigError(f"parallel.deepspeed_config: {key} is set by fastgan's key {_OURS[key]}; remove it")
+        elif key in _WARNED:
+            if extra[key]:
+                on_warning(f"parallel.deepspeed_config: {key}={extra[key]}: {_WARNED[key]}")
+        elif key not in _FREE:
+            _refuse(key)
+    return extra
+
+
+def read_deepspeed_json(path: str | None) -> dict[str, Any]:
+    """The user's JSON, {} for None.
+
+    Raises:
+        ConfigError: if it cannot be read or is no JSON object.
+    """
+    if path is None:
+        return {}
+    try:
+        values = json.loads(Path(path).read_text(encoding="utf-8"))
+    except OSError as error:
+        raise ConfigError(f"parallel.deepspeed_config={path}: {error.strerror}") from None
+    except ValueError as error:
+        raise ConfigError(f"parallel.deepspeed_config={path}: not valid JSON: {error}") from None
+    if not isinstance(values, dict) or not isinstance(values.get("zero_optimization", {}), dict):
+        raise ConfigError(f"parallel.deepspeed_config={path}: the file and its zero_optimization must be JSON objects")
+    return values
+
+
+def _refuse(key: str) -> None:
+    known = ", ".join(sorted([*_FREE, *_WARNED, "zero_optimization"]))
+    raise ConfigError(
+        f"parallel.deepspeed_config: {key} would or may change the training; remove it; "
+        f"keys that may be given: {known}, and of zero_optimization: {', '.join(sorted(_FREE_ZERO))}"
+    )

@@ -1,0 +1,66 @@
+"""From a configuration to the engines of both networks."""
+
+import torch
+from torch import nn
+
+from fastgan.dist import World
+from fastgan.parallel import Demands, Engine, EngineChoice, check_stages, choose_engine, make_engine
+from fastgan.parallel.zero_config import deepspeed_settings, read_deepspeed_json
+from fastgan.train.config import AdamConfig, RunConfig
+from fastgan.train.log import warn
+
+_NETWORKS = ("discriminator", "generator")
+
+
+def build_optimizer(network: nn.Module, config: AdamConfig) -> torch.optim.Adam:
+    """Adam in its fused form: one pass over all parameters per step."""
+    betas = (config.betas[0], config.betas[1])
+    return torch.optim.Adam(network.parameters(), lr=config.learning_rate, betas=betas, eps=config.eps, fused=True)
+
+
+def choose_engines(config: RunConfig, *, world: World) -> dict[str, EngineChoice]:
+    """The engine of each network.
+
+    Raises:
+        ConfigError: if one cannot do what the configuration asks, before any network is built.
+    """
+    parallel = config.parallel
+    choices = {}
+    for name in _NETWORKS:
+        own, network = getattr(parallel, name), getattr(config, name)
+        demands = Demands(
+            network=name,
+            has_penalties=name == "discriminator" and bool(config.penalties),
+            has_spectral_norm=network.spectral_norm,
+            compresses=parallel.compression != "none",
+        )
+        stage = parallel.stage if own.stage is None else own.stage
+        choices[name] = choose_engine(own.engine or parallel.engine, stage, world=world, demands=demands)
+    check_stages(parallel.stage, choices, {name: getattr(parallel, name).stage for name in _NETWORKS})
+    if parallel.deepspeed_config is not None:
+        read_deepspeed_json(parallel.deepspeed_config)
+    return choices
+
+
+def build_engine(
+    config: RunConfig, network: str, objective: nn.Module, *, choice: EngineChoice, device: torch.device
+) -> Engine:
+    """The engine of `network` around its objective.
+
+    Raises:
+        ConfigError: if a package is missing, or DeepSpeed's JSON has a key that would change the training.
+    """
+    adam: AdamConfig = getattr(config.optimizer, network)
+    parallel = config.parallel
+    settings = None
+    if choice.kind == "deepspeed":
+        user = read_deepspeed_json(parallel.deepspeed_config)
+        settings = deepspeed_settings(choice.stage, user, on_warning=warn)
+    return make_engine(
+        choice,
+        objective,
+        make_optimizer=lambda module: build_optimizer(module, adam),
+        device=device,
+        communication_dtype=torch.bfloat16 if parallel.compression == "bf16" else None,
+        deepspeed=settings,
+    )

@@ -1,0 +1,47 @@
+"""A rank whose images are not finite."""
+
+from typing import Any
+
+import torch
+import torch.distributed as dist
+
+from fastgan.data import Batch
+from fastgan.train.agreement import Agreement
+from fastgan.train.step import TrainStep
+from tests.parallel import toy
+from tests.parallel.toy import Case, NumberedImages
+
+
+class BadImages(NumberedImages):
+    """Sample 30, which only the last rank sees, is NaN; with `all_bad` every sample from there on."""
+
+    def __init__(self, all_bad: bool) -> None:
+        self.all_bad = all_bad
+
+    def batch(self, first_sample: int, num_samples: int) -> Batch:
+        batch = super().batch(first_sample, num_samples)
+        numbers = torch.arange(first_sample, first_sample + num_samples)
+        is_bad = (numbers >= 30) & (numbers % 12 >= 6) if self.all_bad else numbers == 30
+        batch.images[is_bad] = torch.nan
+        return batch
+
+
+def train_with_nan(case: Case, all_bad: bool) -> dict[str, Any]:
+    """Counts and weights after training."""
+    state, world = toy.build(case), toy.world_of(case)
+    schedule, agreement = toy.schedule_of(case, world), Agreement(world)
+    step = TrainStep(
+        state,
+        loader=BadImages(all_bad),  # type: ignore[arg-type]
+        seed=0,
+        latent_dim=toy.LATENT_DIM,
+        ema=toy.EmaConfig(half_life_images=24, rampup=None),
+        device="cpu",
+        agreement=agreement,
+    )
+    skipped, records = [], []
+    for _ in range(case.num_steps):
+        records.append(step.run(schedule.plan(state.schedule, world.rank)).read(world))
+        state.schedule = schedule.advance(state.schedule)
+        skipped.append(agreement.num_skipped)
+    return {"rank": dist.get_rank(), "skipped": skipped, "records": records, "weights": toy.whole_weights(state)}

@@ -1,0 +1,86 @@
+"""Every engine on two ranks trains what one process trains on both ranks' batches."""
+
+from dataclasses import replace
+from functools import cache
+
+import numpy as np
+import pytest
+
+from fastgan.parallel import EngineChoice
+from tests.parallel.ranks import Ranks
+from tests.parallel.toy import Case, alone, inputs_seen, largest_difference, trained
+
+TOLERANCE = 1e-6
+ENGINES = {
+    "flat": EngineChoice("flat"),
+    "ddp": EngineChoice("ddp"),
+    "deepspeed-0": EngineChoice("deepspeed", 0),
+    "deepspeed-1": EngineChoice("deepspeed", 1),
+    "deepspeed-2": EngineChoice("deepspeed", 2),
+    "fsdp2": EngineChoice("fsdp2"),
+}
+OBJECTIVES = {
+    "no penalty": Case(),
+    "R1": Case(penalties=("r1",)),
+    "R1 and R2": Case(penalties=("r1", "r2")),
+    "WGAN-GP": Case(penalties=("wgan_gp",)),
+    "path": Case(path_penalty=True),
+}
+MIXED = {
+    "generator on ZeRO-3, discriminator on ZeRO-2": Case(
+        generator=EngineChoice("deepspeed", 3), discriminator=EngineChoice("deepspeed", 2), penalties=("r1",)
+    ),
+    "both on ZeRO-3, first order": Case(
+        generator=EngineChoice("deepspeed", 3), discriminator=EngineChoice("deepspeed", 3), spectral_norm=False
+    ),
+    "generator on ddp, discriminator on fsdp2": Case(
+        generator=EngineChoice("ddp"), discriminator=EngineChoice("fsdp2"), penalties=("r1",)
+    ),
+    "generator on fsdp2, discriminator on flat": Case(
+        generator=EngineChoice("fsdp2"), discriminator=EngineChoice("flat"), penalties=("wgan_gp",)
+    ),
+    "new fakes and real logits in the generator's loss": Case(
+        generator=EngineChoice("ddp"), discriminator=EngineChoice("ddp"), share_fakes=False, loss="relativistic"
+    ),
+}
+
+
+@cache
+def reference(case: Case) -> tuple[dict[str, np.ndarray], list[dict[str, float]]]:  # type: ignore[type-arg]
+    return trained(case)
+
+
+def check(ranks: Ranks, case: Case) -> None:
+    weights, records = reference(alone(case))
+    for found, found_records in ranks.run(trained, case):
+        assert largest_difference(found, weights) < TOLERANCE
+        for ours, theirs in zip(found_records, records, strict=True):
+            assert ours == pytest.approx(theirs, rel=TOLERANCE, abs=TOLERANCE)
+
+
+@pytest.mark.parametrize("optimizer", ["sgd", "adam"])
+@pytest.mark.parametrize("objective", OBJECTIVES)
+@pytest.mark.parametrize("engine", ENGINES)
+def test_an_engine_equals_one_process(two_ranks: Ranks, engine: str, objective: str, optimizer: str) -> None:
+    choice = ENGINES[engine]
+    case = replace(OBJECTIVES[objective], discriminator=choice, generator=choice, optimizer=optimizer)
+    # Whole shares, for which the generator's forward pass may serve both updates, and three micro-batches.
+    check(two_ranks, case)
+    check(two_ranks, replace(case, micro_batch_images=2))
+
+
+@pytest.mark.parametrize("name", MIXED)
+def test_networks_on_different_engines(two_ranks: Ranks, name: str) -> None:
+    check(two_ranks, MIXED[name])
+
+
+def test_sample_i_is_the_same_on_any_number_of_ranks(two_ranks: Ranks) -> None:
+    case = Case(discriminator=EngineChoice("flat"), generator=EngineChoice("flat"), micro_batch_images=2)
+    shares = two_ranks.run(inputs_seen, case)
+    for whole, *parts in zip(inputs_seen(alone(case)), *shares, strict=True):
+        np.testing.assert_array_equal(np.concatenate(parts), whole)
+
+
+def test_losses_of_20_steps_do_not_depend_on_the_number_of_ranks(two_ranks: Ranks) -> None:
+    choice = EngineChoice("ddp")
+    check(two_ranks, Case(discriminator=choice, generator=choice, penalties=("r1",), optimizer="adam", num_steps=20))
