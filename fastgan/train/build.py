@@ -98,7 +98,7 @@ def build_state(
         # Before the engines, which may shard what they are given.
         checkpoint.restore_networks(generator=generator, discriminator=discriminator, generator_ema=average)
     loss = adversarial_loss(config.objective.loss)
-    modes = {p.kind: PenaltyMode(p.mode, p.sigma) for p in config.penalties}
+    modes: dict[str, PenaltyMode] = {p.kind: PenaltyMode(p.mode, p.sigma) for p in config.penalties}
     objectives = {
         "generator": GeneratorObjective(generator, discriminator=discriminator, loss=loss),
         "discriminator": DiscriminatorObjective(discriminator, loss=loss, modes=modes),
