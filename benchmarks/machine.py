@@ -66,7 +66,7 @@ def default_device() -> torch.device:
 
 
 def require_bf16(device: torch.device) -> None:
-    """Raises RuntimeError on a CPU without instructions for bf16: emulated convolutions take about ten times as long."""
+    """Raises RuntimeError on a CPU without instructions for bf16: an emulated training step takes ten times as long."""
     if device.type == "cpu" and not cpu_facts()["bf16_instructions"]:
         raise RuntimeError("this CPU has no bf16 instructions, and their emulation is not worth timing")
 

@@ -92,7 +92,7 @@ def _provider(name: str, build: Callable[[], Run], device: torch.device, *, prec
     return Provider(
         name,
         build=build_if_sensible,
-        check=lambda run, inputs: run.outputs(*inputs),  # type: ignore[attr-defined]
+        check=lambda run, inputs: run.outputs(*inputs),
         dtype=precision,
     )
 
@@ -117,7 +117,7 @@ def fastgan_run(config: RunConfig, device: torch.device, *, precision: str) -> R
     schedule = build_schedule(config)
     step = TrainStep(
         state,
-        loader=images,  # type: ignore[arg-type]
+        loader=images,
         seed=config.seed,
         latent_dim=config.generator.latent_dim,
         ema=config.ema,
