@@ -4,7 +4,7 @@ from fastgan.nn.conv import Conv2d, ConvTranspose2d
 from fastgan.nn.dual import Dual, HasDual, has_dual
 from fastgan.nn.embedding import Embedding
 from fastgan.nn.normalization import PixelNorm
-from fastgan.nn.spectral_norm import SpectrallyNormalized, SpectralNorm
+from fastgan.nn.spectral_norm import SpectrallyNormalized, SpectralNorm, from_parametrizations
 
 __all__ = [
     "Conv2d",
@@ -15,5 +15,6 @@ __all__ = [
     "PixelNorm",
     "SpectralNorm",
     "SpectrallyNormalized",
+    "from_parametrizations",
     "has_dual",
 ]

@@ -3,7 +3,7 @@
 Shape legend: L layers; layer i's matrix is [R_i, K_i].
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Protocol
 
 import torch
@@ -86,6 +86,31 @@ def _unit_vector(size: int) -> Tensor:
     vector = torch.randn(size)
     unit: Tensor = vector / torch.linalg.vector_norm(vector).clamp_min(1e-12)
     return unit
+
+
+def from_parametrizations(
+    state: Mapping[str, Tensor], layers: Sequence[str], *, group: str = "spectral_norm"
+) -> dict[str, Tensor]:
+    """The state dict of a network with a `SpectralNorm` group, from one with torch's parametrizations.
+
+    Args:
+        state: of layers under `torch.nn.utils.parametrizations.spectral_norm`, and of anything else, which is kept.
+        layers: names of the normalised layers, the same in both networks, in the group's order.
+        group: name of the group.
+    Raises:
+        ValueError: if a layer of that name is not parametrized in `state`.
+    """
+    made = dict(state)
+    for index, name in enumerate(layers):
+        prefix = f"{name}.parametrizations.weight."
+        if f"{prefix}original" not in made:
+            raise ValueError(f"from_parametrizations: layer {name!r} is not in the state; it needs {prefix}original")
+        weight, u, v = (made.pop(f"{prefix}{key}") for key in ("original", "0._u", "0._v"))
+        if weight.dim() == 4:
+            # torch's columns are (channel, row, column) of the kernel, ours (row, column, channel).
+            v = v.view(-1, *weight.shape[2:]).permute(1, 2, 0).flatten()
+        made |= {f"{name}.weight": weight, f"{group}.u{index}": u, f"{group}.v{index}": v}
+    return made
 
 
 class SpectrallyNormalized(nn.Module):

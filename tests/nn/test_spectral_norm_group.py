@@ -7,7 +7,8 @@ import torch
 
 from fastgan.errors import TrainingError
 from fastgan.models import DCGANDiscriminator
-from fastgan.nn import SpectralNorm
+from fastgan.nn import Conv2d, ConvTranspose2d, SpectrallyNormalized, SpectralNorm, from_parametrizations
+from fastgan.nn.spectral_norm import HasMatrix
 
 
 def make() -> DCGANDiscriminator:
@@ -90,3 +91,38 @@ def test_a_weight_that_is_not_finite_ends_training_with_its_name() -> None:
         network.hidden[1].weight[0, 0, 0, 0] = float("inf")
     with pytest.raises(TrainingError, match=r"layer 1 \(Conv2d\(.*holds numbers that are not finite after an update"):
         network.step_spectral_norm()
+
+
+class Pair(SpectrallyNormalized):
+    """A convolution and a transposed one in a group."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.down = Conv2d(3, 5, kernel_size=4, stride=2, padding=1)
+        self.up = ConvTranspose2d(5, 2, kernel_size=4, stride=2, padding=1)
+        self.spectral_norm = SpectralNorm(self.normalized_layers())
+
+    def normalized_layers(self) -> list[HasMatrix]:
+        return [self.down, self.up]
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        scales = self.scales()
+        y: torch.Tensor = self.up(self.down(x, next(scales)), next(scales))
+        return y
+
+
+def test_torchs_parametrizations_import_and_continue_alike() -> None:
+    torch.manual_seed(0)
+    wrap = torch.nn.utils.parametrizations.spectral_norm
+    theirs = torch.nn.ModuleDict(
+        {"down": wrap(torch.nn.Conv2d(3, 5, 4, 2, 1)), "up": wrap(torch.nn.ConvTranspose2d(5, 2, 4, 2, 1))}
+    )
+    ours = Pair()
+    ours.load_state_dict(from_parametrizations(theirs.state_dict(), ["down", "up"]))
+    x = torch.randn(2, 3, 8, 8)
+    for _ in range(3):
+        ours.step_spectral_norm()
+        expected = theirs["up"](theirs["down"](x))  # steps torch's own power iteration
+        torch.testing.assert_close(ours(x), expected, rtol=1e-4, atol=1e-5)
+    with pytest.raises(ValueError, match=r"layer 'side' is not in the state; it needs side\.parametrizations"):
+        from_parametrizations(theirs.state_dict(), ["side"])
