@@ -68,8 +68,11 @@ def _no_buffer_sync() -> dict[str, bool]:
     return {"forward_sync_buffers" if "forward_sync_buffers" in known else "broadcast_buffers": False}
 
 
-def _compressed_mean(dtype: torch.dtype, bucket: Any) -> torch.futures.Future[Tensor]:
-    """The mean of the bucket over all ranks, sent and summed in `dtype`."""
+def _compressed_mean(
+    dtype: torch.dtype,
+    bucket: torch_dist.GradBucket,  # type: ignore[name-defined]
+) -> torch.futures.Future[Tensor]:
+    """The mean of the bucket over all ranks, sent and summed in `dtype`. DDP insists on these annotations."""
     sent = bucket.buffer().to(dtype).div_(torch_dist.get_world_size())
     work = torch_dist.all_reduce(sent, async_op=True)
     assert work is not None

@@ -2,9 +2,11 @@
 
 from collections.abc import Callable
 from contextlib import nullcontext
+from functools import partial
 from typing import Any
 from unittest import mock
 
+import torch
 import torch.distributed as dist
 from torch.nn.parallel import DistributedDataParallel
 
@@ -107,3 +109,10 @@ PLANTED: dict[Callable[[Case], Any], tuple[str, int]] = {
     skipped_reduction: ("flat", 0),
     noise_by_rank: ("ddp", 0),
 }
+
+
+def compressed(case: Case) -> Any:
+    """No mistake: gradients are sent in bf16, so that weights differ by its rounding."""
+    make = toy.make_engine
+    with mock.patch.object(toy, "make_engine", partial(make, communication_dtype=torch.bfloat16)):
+        return toy.trained(case)

@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 
 from fastgan.parallel import EngineChoice
+from tests.parallel.planted import compressed
 from tests.parallel.ranks import Ranks
 from tests.parallel.toy import Case, alone, inputs_seen, largest_difference, trained
 
@@ -84,3 +85,14 @@ def test_sample_i_is_the_same_on_any_number_of_ranks(two_ranks: Ranks) -> None:
 def test_losses_of_20_steps_do_not_depend_on_the_number_of_ranks(two_ranks: Ranks) -> None:
     choice = EngineChoice("ddp")
     check(two_ranks, Case(discriminator=choice, generator=choice, penalties=("r1",), optimizer="adam", num_steps=20))
+
+
+@pytest.mark.parametrize("engine", ["flat", "ddp"])
+def test_gradients_sent_in_bf16_are_rounded_and_no_more(two_ranks: Ranks, engine: str) -> None:
+    choice = ENGINES[engine]
+    case = Case(discriminator=choice, generator=choice, num_steps=1)
+    weights, start = reference(alone(case))[0], trained(replace(alone(case), num_steps=0))[0]
+    answers = [found for found, _ in two_ranks.run(compressed, case)]
+    assert largest_difference(answers[0], answers[1]) == 0
+    # bf16 keeps 8 bits: the weights move as without compression, to a hundredth of the way.
+    assert 1e-7 < largest_difference(answers[0], weights) < 0.01 * largest_difference(start, weights)

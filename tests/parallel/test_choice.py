@@ -1,0 +1,84 @@
+"""What an engine cannot do is refused at the start, with the reason and the alternative."""
+
+import re
+
+import pytest
+
+from fastgan.dist import ALONE, World, world_from_environment
+from fastgan.errors import ConfigError
+from fastgan.parallel import Demands, EngineChoice, check_stages, choose_engine
+from fastgan.parallel.zero_config import deepspeed_settings
+
+TWO = World(rank=0, num_ranks=2, is_launched=True)
+PLAIN = Demands(network="discriminator", has_penalties=False, has_spectral_norm=False, compresses=False)
+
+
+def demands(**changes: bool) -> Demands:
+    return Demands(**{**vars(PLAIN), **changes})
+
+
+def test_auto_is_ddp_with_several_processes_and_single_with_one() -> None:
+    assert choose_engine("auto", None, world=TWO, demands=PLAIN) == EngineChoice("ddp")
+    assert choose_engine("auto", None, world=ALONE, demands=PLAIN) == EngineChoice("single")
+    assert choose_engine("deepspeed", None, world=TWO, demands=PLAIN) == EngineChoice("deepspeed", 2)
+
+
+@pytest.mark.parametrize(
+    ("kind", "stage", "world", "changes", "message"),
+    [
+        ("single", None, TWO, {}, "would train 2 unrelated networks, one per process; use ddp"),
+        ("ddp", None, ALONE, {}, "needs processes that a launcher starts: torchrun"),
+        ("deepspeed", 3, TWO, {"has_penalties": True}, "cannot differentiate a gradient.*use stage 2 or fsdp2"),
+        ("deepspeed", 3, TWO, {"has_spectral_norm": True}, "spectral norm reads.*discriminator.spectral_norm=false"),
+        ("fsdp2", None, TWO, {"compresses": True}, "parallel.compression=bf16 is not done by.*use ddp or flat"),
+    ],
+)
+def test_an_engine_that_cannot_is_refused(
+    kind: str, stage: int | None, world: World, changes: dict[str, bool], message: str
+) -> None:
+    with pytest.raises(ConfigError, match=message):
+        choose_engine(kind, stage, world=world, demands=demands(**changes))
+
+
+def test_a_stage_that_nobody_reads_is_refused() -> None:
+    ddp = {"generator": EngineChoice("ddp"), "discriminator": EngineChoice("ddp")}
+    with pytest.raises(ConfigError, match=r"parallel\.stage=1 is only read by deepspeed"):
+        check_stages(1, ddp, {"generator": None, "discriminator": None})
+    with pytest.raises(ConfigError, match=r"parallel\.generator\.stage=2 is only read by deepspeed"):
+        check_stages(None, ddp, {"generator": 2, "discriminator": None})
+
+
+@pytest.mark.parametrize(
+    ("user", "message"),
+    [
+        ({"optimizer": {"type": "Adam"}}, "optimizer is set by fastgan's key optimizer"),
+        ({"train_batch_size": 64}, "train_batch_size is set by fastgan's key batch_images"),
+        ({"fp16": {"enabled": True}}, "fp16 would or may change the training"),
+        ({"zero_optimization": {"stage": 1}}, "zero_optimization.stage=1 contradicts stage 2"),
+        ({"zero_optimization": {"offload_optimizer": {}}}, "zero_optimization.offload_optimizer would or may change"),
+    ],
+)
+def test_a_deepspeed_key_that_changes_the_training_is_refused(user: dict[str, object], message: str) -> None:
+    with pytest.raises(ConfigError, match=re.escape(message)):
+        deepspeed_settings(2, user, on_warning=pytest.fail)
+
+
+def test_deepspeed_clips_only_when_asked_and_then_says_so() -> None:
+    assert deepspeed_settings(2, {}, on_warning=pytest.fail)["gradient_clipping"] == 0
+    warnings: list[str] = []
+    assert deepspeed_settings(2, {"gradient_clipping": 0.5}, on_warning=warnings.append)["gradient_clipping"] == 0.5
+    assert warnings == [
+        "parallel.deepspeed_config: gradient_clipping=0.5: gradients are clipped, which other engines do not do"
+    ]
+
+
+def test_the_world_is_what_the_launcher_says() -> None:
+    names = {"RANK": "3", "WORLD_SIZE": "4", "LOCAL_RANK": "1", "MASTER_ADDR": "10.0.0.1", "MASTER_PORT": "29500"}
+    assert world_from_environment(names) == World(3, 4, 1, is_launched=True)
+    assert world_from_environment({"MASTER_ADDR": "10.0.0.1"}) is ALONE
+    with pytest.raises(ConfigError, match="LOCAL_RANK, MASTER_ADDR, MASTER_PORT is not; start with torchrun"):
+        world_from_environment({"RANK": "0", "WORLD_SIZE": "2"})
+    with pytest.raises(ConfigError, match="RANK=3, LOCAL_RANK=1, WORLD_SIZE=2 must satisfy"):
+        world_from_environment(names | {"WORLD_SIZE": "2"})
+    with pytest.raises(ConfigError, match="must be whole numbers"):
+        world_from_environment(names | {"RANK": "x"})
