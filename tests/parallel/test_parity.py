@@ -31,8 +31,12 @@ MIXED = {
     "generator on ZeRO-3, discriminator on ZeRO-2": Case(
         generator=EngineChoice("deepspeed", 3), discriminator=EngineChoice("deepspeed", 2), penalties=("r1",)
     ),
+    # Without spectral norm roundings grow quickly, with `flat` by the same digits: two steps.
     "both on ZeRO-3, first order": Case(
-        generator=EngineChoice("deepspeed", 3), discriminator=EngineChoice("deepspeed", 3), spectral_norm=False
+        generator=EngineChoice("deepspeed", 3),
+        discriminator=EngineChoice("deepspeed", 3),
+        spectral_norm=False,
+        num_steps=2,
     ),
     "generator on ddp, discriminator on fsdp2": Case(
         generator=EngineChoice("ddp"), discriminator=EngineChoice("fsdp2"), penalties=("r1",)
