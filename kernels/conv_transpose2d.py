@@ -1,0 +1,121 @@
+# Triton's language has no types, and a kernel's pointers and sizes are positional.
+# mypy: allow-untyped-defs, allow-untyped-decorators, allow-untyped-calls, allow-incomplete-defs
+# ruff: noqa: PLR0917
+"""Transposed convolution as polyphase implicit GEMM, with a gate before it and the epilogue behind it.
+
+    y[n, y, x, o] = epilogue(sum over i, j, c of u[n, (y + p - i) / s, (x + p - j) / s, c] w[c, o, i, j])
+
+over those taps i, j for which the divisions leave no remainder, u = x * slope(gate). Output pixels whose rows and
+columns leave the same remainders when divided by s form a phase. All pixels of a phase meet the same taps, every s-th
+in each direction, so each phase is a convolution of stride 1 with a smaller kernel, and no product with an inserted
+zero is formed.
+
+Shape legend: N batch, C input channels, O output channels, H W pixels, K kernel size, G groups; in the kernel M output
+pixels of a phase, N output channels of a tile. Layout: channels last; everything is addressed by strides.
+"""
+
+import triton
+import triton.language as tl
+from torch import Tensor
+
+from fastgan.kernels.configs import Tile, cdiv, conv_tile
+from fastgan.kernels.epilogue import apply_epilogue
+from fastgan.kernels.implicit_gemm import add_tap, locate, tile_numbers
+from fastgan.kernels.launch import Call, finished, new_output
+from fastgan.kernels.spec import Activation, Geometry
+
+
+@triton.jit
+def conv_transpose2d_kernel(
+    x_ptr, gate_ptr, w_ptr, scale_ptr, bias_ptr, noise_ptr, out_ptr,
+    num_images, num_in, num_out, height, width, out_height, out_width, pad_y, pad_x,
+    x_n, x_c, x_y, x_x, w_o, w_c, w_y, w_x, scale_n, scale_c, noise_n, noise_c, noise_y, noise_x,
+    out_n, out_c, out_y, out_x,
+    gain, clamp, gate_gain, gate_clamp,
+    STRIDE: tl.constexpr, TAPS: tl.constexpr, ACTIVATION: tl.constexpr, GATE: tl.constexpr,
+    BLOCK_M: tl.constexpr, BLOCK_N: tl.constexpr, BLOCK_K: tl.constexpr,
+    WIDE: tl.constexpr, UPCAST: tl.constexpr, PRECISION: tl.constexpr,
+):  # fmt: skip
+    """One tile of one phase. Grid: (blocks of pixels * blocks of output channels, groups * phases)."""
+    block_m, block_n = tile_numbers(tl.program_id(0), num_out, BLOCK_N)
+    group = tl.program_id(1) // (STRIDE * STRIDE)
+    phase = tl.program_id(1) % (STRIDE * STRIDE)
+    phase_y, phase_x = phase // STRIDE, phase % STRIDE
+    # The grid of a phase, rounded up: where the output is not a multiple of the stride, the last row is masked out.
+    rows, columns = tl.cdiv(out_height, STRIDE), tl.cdiv(out_width, STRIDE)
+    n, row, column, row_ok = locate(block_m, num_images, rows, columns, BLOCK_M, WIDE)
+    out_row, out_column = row * STRIDE + phase_y, column * STRIDE + phase_x
+    row_ok = row_ok & (out_row < out_height) & (out_column < out_width)
+    # The phase's first tap, how many it has, and the input pixel of the first, relative to the place in the phase.
+    first_i, first_j = (phase_y + pad_y) % STRIDE, (phase_x + pad_x) % STRIDE
+    first_y, first_x = (phase_y + pad_y) // STRIDE, (phase_x + pad_x) // STRIDE
+    num_i, num_j = tl.cdiv(TAPS - first_i, STRIDE), tl.cdiv(TAPS - first_j, STRIDE)
+    o = block_n * BLOCK_N + tl.arange(0, BLOCK_N)
+    o_ok = o < num_out
+    o_offsets = o * w_o
+    w_group = w_ptr + group.to(tl.int64) * num_in * w_c
+    x_image = n * x_n + group * num_in * x_c
+
+    acc = tl.zeros((BLOCK_M, BLOCK_N), dtype=tl.float32)
+    for step_i in range(num_i):
+        for step_j in range(num_j):
+            i, j = first_i + step_i * STRIDE, first_j + step_j * STRIDE
+            y, x = row + first_y - step_i, column + first_x - step_j
+            exists = row_ok & (y >= 0) & (y < height) & (x >= 0) & (x < width)
+            offset = x_image + y.to(tl.int64) * x_y + x.to(tl.int64) * x_x
+            gate_rows = None
+            if gate_ptr is not None:
+                gate_rows = gate_ptr + offset
+            acc = add_tap(
+                acc, x_ptr + offset, gate_rows, w_group + i * w_y + j * w_x, exists, x_c, w_c, o_offsets, o_ok, num_in,
+                gate_gain, gate_clamp, GATE, BLOCK_K, UPCAST, PRECISION,
+            )  # fmt: skip
+
+    ok = row_ok[:, None] & o_ok[None, :]
+    c = group * num_out + o
+    result = apply_epilogue(
+        acc, n, out_row, out_column, c, o_ok, ok, scale_ptr, scale_n, scale_c, bias_ptr,
+        noise_ptr, noise_n, noise_c, noise_y, noise_x, gain, clamp, ACTIVATION,
+    )  # fmt: skip
+    pixel = n * out_n + out_row.to(tl.int64) * out_y + out_column.to(tl.int64) * out_x
+    tl.store(out_ptr + pixel[:, None] + (c * out_c)[None, :], result, mask=ok)
+
+
+def conv_transpose2d(
+    x: Tensor,
+    weight: Tensor,
+    gate: Tensor | None,
+    scale: Tensor | None,
+    bias: Tensor | None,
+    noise: Tensor | None,
+    geometry: Geometry,
+    activation: Activation,
+    gate_activation: Activation,
+    *,
+    tile: Tile | None = None,
+    out: Tensor | None = None,
+) -> Tensor:
+    """[N, O, H', W'] in channels_last; arguments as in `fastgan.ops.convolution`.
+
+    Args:
+        tile: configuration, by default picked by shape. out: memory for the result, for tests.
+    """
+    call = Call(x, weight, gate, scale, bias, noise)
+    groups, stride = geometry.groups, geometry.stride
+    size = geometry.conv_transpose_size((x.shape[2], x.shape[3]), (weight.shape[2], weight.shape[3]))
+    shape = (x.shape[0], weight.shape[1] * groups, *size)
+    out = new_output(shape, x) if out is None else out
+    num_pixels = shape[0] * cdiv(size[0], stride) * cdiv(size[1], stride)
+    if num_pixels == 0:
+        return finished(out, x)
+    tile = conv_tile(num_pixels * stride**2, weight.shape[1]) if tile is None else tile
+    grid = (cdiv(num_pixels, tile.m) * cdiv(weight.shape[1], tile.n), groups * stride**2)
+    conv_transpose2d_kernel[grid](
+        *call.pointers(out),
+        shape[0], weight.shape[0] // groups, weight.shape[1], x.shape[2], x.shape[3], *size, *geometry.padding,
+        *call.strides(out, transposed=True),
+        *call.numbers(activation, gate_activation),
+        STRIDE=stride, TAPS=weight.shape[2], ACTIVATION=activation.name, GATE=gate_activation.name,
+        **call.constants(tile, num_pixels=num_pixels),
+    )  # fmt: skip
+    return finished(out, x)
