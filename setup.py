@@ -103,7 +103,7 @@ def run(command: list[str]) -> str:
 setup(
     packages=[*find_packages(include=["fastgan", "fastgan.*"]), "fastgan.kernels"],
     package_dir={"fastgan.kernels": "kernels"},
-    package_data={"fastgan": ["py.typed", "presets/*.yaml", "data/digits/*"]},
+    package_data={"fastgan": ["py.typed", "presets/*.yaml", "data/digits/*", "ops/tables/*"]},
     # Named so that setuptools runs the command; the library is plain C, not an extension module.
     ext_modules=[Extension("fastgan.libfastgan", sources=[])],
     cmdclass={"build_ext": BuildNative},

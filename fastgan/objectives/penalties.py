@@ -11,7 +11,7 @@ Shape legend: N batch, C channels, H W pixels.
 import torch
 from torch import Tensor
 
-from fastgan.ops import gradient_penalty
+from fastgan.ops import gradient_penalty, no_weight_gradients
 
 PENALTIES = ("r1", "r2", "wgan_gp", "zero_centered")
 
@@ -33,7 +33,8 @@ def input_gradients(logits: Tensor, images: Tensor) -> Tensor:
     """
     if not images.requires_grad:
         raise ValueError("input_gradients: images.requires_grad is False; set it before the discriminator's forward")
-    (gradients,) = torch.autograd.grad(logits.sum(), images, create_graph=True)
+    with no_weight_gradients():
+        (gradients,) = torch.autograd.grad(logits.sum(), images, create_graph=True)
     return gradients
 
 

@@ -1,26 +1,138 @@
-"""Which implementation of an op runs: `impl="auto"` or a forced one; nothing falls back in silence."""
+"""Which implementation of an op runs: `impl="auto"` or a forced one; nothing falls back in silence.
 
-from fastgan.errors import did_you_mean
-from fastgan.ops import native_choice
+reference      plain PyTorch, the definition of the op
+triton         one fused Triton kernel
+cudnn_fused    PyTorch's convolution (cuDNN on a GPU) with the epilogue as one Triton kernel
+auto           on a CPU the reference; on a GPU the fastest by measurement, where all three are candidates
+"""
 
-IMPLEMENTATIONS = ("auto", "reference")
+import importlib.util
+import os
+from collections.abc import Callable
+from typing import NamedTuple
 
-OPS = ("bias_act", "conv2d", "conv_transpose2d")
+import torch
+from torch import Tensor
+
+from fastgan.errors import ImplementationError, did_you_mean
+from fastgan.ops import measured, native_choice
+
+IMPLEMENTATIONS = ("auto", "reference", "triton", "cudnn_fused")
+VARIABLE = "FASTGAN_IMPL"
+
+# The ops that choose here; those of csrc/ choose in `fastgan.ops.native_choice`.
+KERNEL_OPS = ("bias_act", "bias_act_grad", "conv2d", "conv2d_weight_grad", "conv_transpose2d")
+
+_OLDEST_GPU = (8, 0)
 
 
-def choose_implementation(op: str, impl: str) -> str:
-    """Name of the implementation that serves `op` when the caller asks for `impl`.
+class Case(NamedTuple):
+    """One call of an op, as far as the choice needs to know it; texts are made only when they are read."""
 
+    op: str
+    inputs: tuple[Tensor, ...]
+    limit: Callable[[], str | None]
+    shape_class: Callable[[], str]
+
+
+def choose(case: Case, impl: str, run: Callable[[str], Tensor]) -> str:
+    """Name of the implementation that serves this call when the caller asks for `impl`.
+
+    `auto` takes what the environment variable FASTGAN_IMPL names, if it is set.
+
+    Args:
+        run: computes the op by the implementation of the given name, for measuring.
     Raises:
         ValueError: if `impl` is not a known name.
+        ImplementationError: if a forced implementation cannot run here or on these arguments.
     """
-    if impl not in IMPLEMENTATIONS:
-        rule = f"must be one of {', '.join(IMPLEMENTATIONS)}"
-        raise ValueError(f"{op}: impl={impl!r} {rule}{did_you_mean(impl, IMPLEMENTATIONS)}")
-    return "reference"
+    _check_name(f"{case.op}: impl", impl)
+    asked_by = "impl"
+    if impl == "auto":
+        impl, asked_by = os.environ.get(VARIABLE, "auto"), VARIABLE
+        _check_variable(impl)
+    if impl == "auto":
+        return _fastest(case, run)
+    reason = None if impl == "reference" else unavailable(impl, case.inputs[0].device) or case.limit()
+    if reason is not None:
+        raise ImplementationError(f"{case.op}: {asked_by}={impl} cannot serve: {reason}; or use impl=auto")
+    return impl
+
+
+def unavailable(impl: str, device: torch.device) -> str | None:
+    """Why `impl` cannot run on `device`, with the remedy; None if it can."""
+    if impl == "reference":
+        return None
+    if importlib.util.find_spec("triton") is None:
+        return "triton is not installed: pip install triton"
+    if device.type == "cuda":
+        capability = torch.cuda.get_device_capability(device)
+        if capability < _OLDEST_GPU:
+            return f"{device} has compute capability {capability[0]}.{capability[1]}, which must be 8.0 or more"
+        return None
+    if device.type == "cpu" and os.environ.get("TRITON_INTERPRET") == "1":
+        return None
+    return f"x is on {device}; move it to a GPU, or for tests set TRITON_INTERPRET=1 before triton is imported"
+
+
+def available_implementations(op: str, device: torch.device) -> tuple[str, ...]:
+    """The implementations of `op` that can be forced for tensors on `device`; Triton's interpreter does not count."""
+    if device.type != "cuda":
+        return ("reference",)
+    if op not in KERNEL_OPS:
+        return native_choice.available(device)
+    return tuple(impl for impl in IMPLEMENTATIONS if impl != "auto" and unavailable(impl, device) is None)
 
 
 def implementations() -> dict[str, str]:
     """For every op, the implementation that `auto` takes and why."""
-    plain = dict.fromkeys(OPS, "reference: plain PyTorch is the only implementation of this op")
-    return dict(sorted((plain | native_choice.explanations()).items()))
+    return dict(sorted((dict.fromkeys(KERNEL_OPS, _explanation()) | native_choice.explanations()).items()))
+
+
+def _explanation() -> str:
+    forced = os.environ.get(VARIABLE, "auto")
+    _check_variable(forced)
+    beyond = "dilation, stride over 2, kernels other than 1, 3, 4, 6, float64 and unbatched x: reference"
+    if forced != "auto":
+        return f"{forced}: forced by {VARIABLE}"
+    if not torch.cuda.is_available():
+        return "reference: no GPU, and the kernels need one"
+    reason = unavailable("triton", torch.device("cuda"))
+    if reason is not None:
+        return f"reference: {reason}"
+    return f"{measured.summary(torch.cuda.get_device_name())}; {beyond}"
+
+
+def _fastest(case: Case, run: Callable[[str], Tensor]) -> str:
+    """The measured choice on a GPU, made now if there is none; the reference elsewhere."""
+    x = case.inputs[0]
+    # Tracing and capturing forbid timing, and an empty batch has nothing to time.
+    if x.device.type != "cuda" or torch.compiler.is_compiling() or x.numel() == 0:
+        return "reference"
+    if unavailable("triton", x.device) is not None or case.limit() is not None:
+        return "reference"
+    key = measured.Key(torch.cuda.get_device_name(x.device), case.op, _shape_class(case))
+    known = measured.lookup(key)
+    if known is not None:
+        return known
+    if torch.cuda.is_current_stream_capturing():
+        return "reference"
+    return measured.measure_and_store(key, run, case.inputs, measured.time_on_gpu)
+
+
+def _shape_class(case: Case) -> str:
+    trains = torch.is_grad_enabled() and any(tensor.requires_grad for tensor in case.inputs)
+    return f"{case.shape_class()} {'forward+backward' if trains else 'forward'}"
+
+
+def _check_name(what: str, impl: str) -> None:
+    if impl not in IMPLEMENTATIONS:
+        rule = f"must be one of {', '.join(IMPLEMENTATIONS)}"
+        raise ValueError(f"{what}={impl!r} {rule}{did_you_mean(impl, IMPLEMENTATIONS)}")
+
+
+def _check_variable(impl: str) -> None:
+    try:
+        _check_name(f"environment variable {VARIABLE}", impl)
+    except ValueError as error:
+        raise ImplementationError(str(error)) from None

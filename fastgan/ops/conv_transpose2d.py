@@ -3,13 +3,11 @@
 Shape legend: N batch, C input channels, O output channels, H W pixels, K kernel size, G groups.
 """
 
-import torch.nn.functional as F
 from torch import Tensor
 
-from fastgan.ops.bias_act import bias_act_reference
-from fastgan.ops.choice import choose_implementation
-from fastgan.ops.contract import check_convolution
-from fastgan.ops.conv2d import Size2, cast, fold_scale
+from fastgan.kernels.spec import Activation
+from fastgan.ops.contract import Size2
+from fastgan.ops.fused import Epilogue, Sizes, fused_convolution
 
 
 def conv_transpose2d(  # noqa: PLR0917 - the positional arguments are torch's
@@ -34,20 +32,15 @@ def conv_transpose2d(  # noqa: PLR0917 - the positional arguments are torch's
     Output size: H' = (H - 1) * stride - 2 * padding + dilation * (K - 1) + output_padding + 1.
 
     Args:
-        x: [N, C, H, W], floating point; channels_last is the fast memory format.
+        x: [N, C, H, W] or [C, H, W], floating point; channels_last is the fast memory format.
         weight: [C, O / G, K, K], dtype of `x`.
-        bias, scale, noise: as in `conv2d`.
+        bias, scale, noise, impl: as in `conv2d`.
     Returns:
-        [N, O, H', W'], dtype of `x`; differentiable any number of times in x, weight, bias, scale and noise.
+        [N, O, H', W'], dtype of `x`, in channels_last unless the reference served; differentiable any number of times
+        in x, weight, bias, scale and noise.
     Raises:
-        ValueError, TypeError: naming the argument, its value and the rule.
+        ValueError, TypeError, ImplementationError: naming the argument, its value and the rule.
     """
-    check_convolution(
-        "conv_transpose2d", x, weight, groups=groups, bias=bias, scale=scale, activation=activation, clamp=clamp
-    )
-    choose_implementation("conv_transpose2d", impl)
-    weight, scale = fold_scale(weight, scale, out_dim=1, groups=groups)
-    inner, outer = (bias, None) if scale is None else (None, bias)
-    y = F.conv_transpose2d(x, weight, cast(inner, x), stride, padding, output_padding, groups, dilation)
-    y = y if scale is None else y * scale.to(y.dtype)[:, :, None, None]
-    return bias_act_reference(y, outer, noise=noise, activation=activation, gain=gain, clamp=clamp)
+    sizes = Sizes(stride, padding, dilation, groups, output_padding)
+    epilogue = Epilogue(bias, scale, noise, Activation(activation, gain, clamp))
+    return fused_convolution("conv_transpose2d", x, weight, sizes=sizes, epilogue=epilogue, impl=impl)

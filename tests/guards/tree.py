@@ -16,7 +16,9 @@ def is_generated(name: str) -> bool:
 
 
 def walk(folder: Path) -> Iterator[Path]:
-    """All files under `folder`, sorted; generated ones and hidden ones left out."""
+    """All files under `folder`, sorted; generated ones and hidden ones left out. None where there is no folder."""
+    if not folder.is_dir():  # git keeps no empty folders
+        return
     for path in sorted(folder.iterdir()):
         if is_generated(path.name):
             continue

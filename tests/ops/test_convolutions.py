@@ -119,8 +119,26 @@ def test_half_precision_is_close_and_keeps_its_dtype(op: str, dtype: torch.dtype
         ({"bias": torch.zeros(3)}, ValueError, "bias has shape [3]; it must be [4], one number per output channel"),
         ({"scale": torch.ones(2)}, ValueError, "scale has shape [2]; it must be [], [1], [4] or [2, 4]"),
         ({"activation": "leaky_rellu"}, ValueError, "tanh, silu, did you mean 'leaky_relu'?"),
+        ({"gain": 0.0}, ValueError, "gain=0.0 must be finite and not 0"),
+        ({"gain": float("nan")}, ValueError, "gain=nan must be finite and not 0"),
+        ({"stride": 0}, ValueError, "stride=0 must not be below 1"),
+        ({"stride": (1, 2, 3)}, ValueError, "stride=(1, 2, 3) must be one number, or two for height and width"),
+        ({"padding": -1}, ValueError, "padding=-1 must not be below 0"),
+        ({"padding": "sme"}, ValueError, "padding='sme' must be a number, or two; conv2d's may be 'same' or 'valid'"),
+        ({"dilation": (1, -2)}, ValueError, "dilation=(1, -2) must not be below 1"),
+        (
+            {"noise": torch.zeros(2, 4, 9, 9)},
+            ValueError,
+            "noise has shape [2, 4, 9, 9]; it must broadcast to the output",
+        ),
+        ({"weight": torch.zeros(4, 4, 0, 3)}, ValueError, "there must be at least one each way"),
+        ({"weight": torch.zeros(4, 4, 2, 2, device="meta")}, ValueError, "weight is on meta and x on cpu"),
         ({"clamp": -1.0}, ValueError, "clamp=-1.0 must be positive, or None for no clamp"),
-        ({"impl": "refrence"}, ValueError, "impl='refrence' must be one of auto, reference, did you mean 'reference'?"),
+        (
+            {"impl": "refrence"},
+            ValueError,
+            "impl='refrence' must be one of auto, reference, triton, cudnn_fused, did you mean 'reference'?",
+        ),
     ],
     ids=lambda value: next(iter(value)) if isinstance(value, dict) else "",
 )
@@ -132,6 +150,18 @@ def test_bad_arguments_name_themselves(
         OPS[op][0](**arguments)
     assert str(caught.value).startswith(f"{op}: ")
     assert message in str(caught.value)
+
+
+def test_sizes_that_leave_no_pixel_are_refused() -> None:
+    with pytest.raises(ValueError, match=r"x \[1, 1, 2, 2\] and weight \[1, 1, 3, 3\] give \[0, 0\] pixels"):
+        conv2d(torch.zeros(1, 1, 2, 2), torch.zeros(1, 1, 3, 3))
+    with pytest.raises(ValueError, match=r"give \[-1, -1\] pixels"):
+        conv_transpose2d(torch.zeros(1, 1, 1, 1), torch.zeros(1, 1, 3, 3), padding=2)
+
+
+def test_output_padding_is_below_the_stride() -> None:
+    with pytest.raises(ValueError, match="output_padding=2 must be below the larger of stride=2 and dilation=1"):
+        conv_transpose2d(torch.zeros(1, 1, 2, 2), torch.zeros(1, 1, 3, 3), stride=2, output_padding=2)
 
 
 def test_every_activation_is_known_to_both_ops() -> None:

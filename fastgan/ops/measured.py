@@ -1,0 +1,159 @@
+"""Measured choices: a table per GPU in the package, and a cache of what this machine measured itself.
+
+Both are JSON: {"gpu": name, "versions": {...}, "entries": {op: {shape class: entry}}}, where an entry is
+{"implementation": name, "milliseconds": {name: number}, "excluded": {name: reason}}. The cache lies in the user's cache
+folder and is not read by other versions of torch, Triton or fastgan than those that wrote it.
+"""
+
+import functools
+import importlib.metadata
+import json
+import math
+import os
+import re
+import tempfile
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor
+
+CANDIDATES = ("reference", "cudnn_fused", "triton")
+TABLES = Path(__file__).with_name("tables")
+
+# A candidate takes part when its error, relative to the largest number of the reference, is at most this.
+_TOLERANCE = {torch.float32: 1e-2, torch.float16: 1e-2, torch.bfloat16: 4e-2}
+_WARM_UPS, _REPEATS = 3, 10
+
+Entry = dict[str, Any]
+# Milliseconds of a call.
+Timer = Callable[[Callable[[], object]], float]
+
+
+class Key(NamedTuple):
+    """What a choice is stored under."""
+
+    gpu: str
+    op: str
+    shape_class: str
+
+
+def lookup(key: Key) -> str | None:
+    """The implementation that the package's table or the cache names for `key`; None if neither does."""
+    entry = _entries(key.gpu).get(key.op, {}).get(key.shape_class)
+    return None if entry is None else str(entry["implementation"])
+
+
+def measure_and_store(key: Key, run: Callable[[str], Tensor], inputs: Sequence[Tensor], timer: Timer) -> str:
+    """Times every candidate once, stores the result in the cache, and names the fastest correct one."""
+    entry = measure(run, inputs, timer)
+    _entries(key.gpu).setdefault(key.op, {})[key.shape_class] = entry
+    _store(key, entry)
+    return str(entry["implementation"])
+
+
+def measure(run: Callable[[str], Tensor], inputs: Sequence[Tensor], timer: Timer) -> Entry:
+    """The entry for one call: forward, and backward to those of `inputs` that require a gradient.
+
+    A candidate whose numbers are wrong, or which raises, is excluded with the reason. The reference always takes part.
+    """
+    wanted = [tensor for tensor in inputs if tensor.requires_grad and torch.is_grad_enabled()]
+
+    def step(name: str) -> list[Tensor]:
+        y = run(name)
+        return [y, *(torch.autograd.grad(y, wanted, torch.ones_like(y)) if wanted else ())]
+
+    expected = step("reference")
+    milliseconds, excluded = {"reference": timer(lambda: step("reference"))}, {}
+    for name in CANDIDATES[1:]:
+        try:
+            problem = _wrong(step(name), expected)
+            if problem is None:
+                milliseconds[name] = timer(functools.partial(step, name))
+        except Exception as error:  # a compiler's errors have no common class; the reason is kept
+            problem = f"{type(error).__name__}: {str(error).splitlines()[0] if str(error) else ''}"
+        if problem is not None:
+            excluded[name] = problem
+    fastest = min(milliseconds, key=lambda name: milliseconds[name])
+    return {"implementation": fastest, "milliseconds": milliseconds, "excluded": excluded}
+
+
+def _wrong(got: Sequence[Tensor], expected: Sequence[Tensor]) -> str | None:
+    for mine, theirs in zip(got, expected, strict=True):
+        size = theirs.abs().max().item()
+        error = (mine.float() - theirs.float()).abs().max().item()
+        if not error <= _TOLERANCE[theirs.dtype] * size or not math.isfinite(error):
+            return f"differs from the reference by {error:.2g} where numbers reach {size:.2g}"
+    return None
+
+
+def time_on_gpu(call: Callable[[], object]) -> float:
+    """Median milliseconds of a call on the current GPU, after warming up."""
+    for _ in range(_WARM_UPS):
+        call()
+    times: list[float] = []
+    for _ in range(_REPEATS):
+        start, end = (torch.cuda.Event(enable_timing=True) for _ in range(2))  # type: ignore[no-untyped-call]
+        start.record()
+        call()
+        end.record()
+        end.synchronize()
+        times.append(start.elapsed_time(end))
+    return sorted(times)[_REPEATS // 2]
+
+
+def summary(gpu: str) -> str:
+    """One line for people: how many choices are known for this GPU, and where new ones go."""
+    names = [entry["implementation"] for classes in _entries(gpu).values() for entry in classes.values()]
+    counts = ", ".join(f"{name} {names.count(name)}" for name in CANDIDATES if name in names) or "none yet"
+    return f"auto: fastest by measurement on {gpu} ({counts}), new shapes are measured once into {_cache_path(gpu)}"
+
+
+@functools.cache
+def _entries(gpu: str) -> dict[str, dict[str, Entry]]:
+    """Everything known about this GPU, op by op; what this machine measured goes before the package's table."""
+    entries: dict[str, dict[str, Entry]] = {}
+    for path in (TABLES / f"{_slug(gpu)}.json", _cache_path(gpu)):
+        for op, classes in _read(path, any_version=path.parent == TABLES).items():
+            entries.setdefault(op, {}).update(classes)
+    return entries
+
+
+def _read(path: Path, *, any_version: bool) -> dict[str, dict[str, Entry]]:
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+        if not any_version and content["versions"] != _versions():
+            return {}
+        entries: dict[str, dict[str, Entry]] = content["entries"]
+    except (OSError, ValueError, KeyError, TypeError):
+        return {}
+    return entries
+
+
+def _store(key: Key, entry: Entry) -> None:
+    """Adds the entry to the cache; a folder that cannot be written only costs measuring again in the next process."""
+    path = _cache_path(key.gpu)
+    entries = _read(path, any_version=False)
+    entries.setdefault(key.op, {})[key.shape_class] = entry
+    content = {"gpu": key.gpu, "versions": _versions(), "entries": entries}
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.NamedTemporaryFile("w", dir=path.parent, delete=False, encoding="utf-8") as file:
+            json.dump(content, file, indent=1, sort_keys=True)
+        os.replace(file.name, path)
+    except OSError:
+        return
+
+
+def _cache_path(gpu: str) -> Path:
+    root = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
+    return Path(root) / "fastgan" / "implementations" / f"{_slug(gpu)}.json"
+
+
+def _slug(gpu: str) -> str:
+    return re.sub(r"[^a-z0-9]+", "-", gpu.lower()).strip("-")
+
+
+def _versions() -> dict[str, str]:
+    return {name: importlib.metadata.version(name) for name in ("fastgan", "torch", "triton")}
