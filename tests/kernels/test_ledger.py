@@ -1,0 +1,84 @@
+"""Every kernel compiles for every architecture in every configuration, and needs no more than the ledger says."""
+
+import functools
+import json
+import os
+import subprocess
+import sys
+from typing import Any
+
+import pytest
+
+from tests.guards.tree import ROOT
+from tests.kernels.ledger import ARCHITECTURES, LEDGER
+
+MATRIX_KERNELS = ("conv2d_kernel", "conv_transpose2d_kernel", "partial_sums_kernel")
+GROWTH = 1.10
+REMEDY = "if the change is meant: python -m tests.kernels.ledger --update"
+
+Resources = dict[str, Any]
+
+
+@functools.cache
+def compiled(architecture: int) -> dict[str, Resources]:
+    """Compiled in a process of its own: Triton's interpreter, which other tests use, cannot be switched off again."""
+    environment = {name: value for name, value in os.environ.items() if name != "TRITON_INTERPRET"}
+    command = [sys.executable, "-m", "tests.kernels.ledger", str(architecture)]
+    done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    resources: dict[str, Resources] = json.loads(done.stdout)
+    return resources
+
+
+def ledger(architecture: int) -> dict[str, Resources]:
+    content = json.loads(LEDGER.read_text(encoding="utf-8"))
+    triton = pytest.importorskip("triton")
+    if content["triton"] != triton.__version__:
+        pytest.skip(f"the ledger is of Triton {content['triton']}, this is {triton.__version__}")
+    resources: dict[str, Resources] = content[f"sm_{architecture}"]
+    return resources
+
+
+def findings(now: dict[str, Resources], before: dict[str, Resources]) -> list[str]:
+    """What is worse than before, in sentences."""
+    if now.keys() != before.keys():
+        return [f"only in the ledger or only in the code: {name}" for name in sorted(now.keys() ^ before.keys())]
+    found = []
+    for name, one in now.items():
+        if one["spills"]:
+            found.append(f"{name}: {one['spills']} accesses to local memory")
+        if one["registers"] > GROWTH * before[name]["registers"]:
+            found.append(f"{name}: {one['registers']} registers, the ledger says {before[name]['registers']}")
+        if one["shared_bytes"] > before[name]["shared_bytes"]:
+            found.append(f"{name}: {one['shared_bytes']} bytes shared, the ledger says {before[name]['shared_bytes']}")
+        if name.endswith(MATRIX_KERNELS) and not one["tensor_cores"]:
+            found.append(f"{name}: no tensor core instruction")
+        if one["tensor_cores"] != before[name]["tensor_cores"] or one["tma"] != before[name]["tma"]:
+            found.append(f"{name}: other instructions than {before[name]['tensor_cores']}, tma {before[name]['tma']}")
+    return found
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("architecture", ARCHITECTURES)
+def test_no_kernel_needs_more_than_the_ledger_says(architecture: int) -> None:
+    found = findings(compiled(architecture), ledger(architecture))
+    assert not found, "\n".join([f"{REMEDY}:", *found])
+
+
+GOOD = {"registers": 100, "shared_bytes": 1024, "spills": 0, "tensor_cores": ["HGMMA"], "tma": False}
+
+
+@pytest.mark.parametrize(
+    "change",
+    [{"spills": 1}, {"registers": 111}, {"shared_bytes": 2048}, {"tensor_cores": []}, {"tma": True}],
+    ids=lambda change: next(iter(change)),
+)
+def test_each_regression_is_found(change: Resources) -> None:
+    before = {"a / conv2d_kernel": GOOD}
+    assert findings(before, before) == []
+    assert findings({"a / conv2d_kernel": GOOD | change}, before)
+    assert findings({}, before)
+
+
+def test_ten_percent_more_registers_pass() -> None:
+    assert findings({"a": GOOD | {"registers": 110}}, {"a": GOOD}) == []
