@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from fastgan.errors import did_you_mean
 from fastgan.nn import Dual, HasDual, has_dual
 from fastgan.objectives.penalties import CENTERS, input_gradients
-from fastgan.ops import gradient_penalty
+from fastgan.ops import gradient_penalty, no_weight_gradients
 
 MODES = ("double", "dual", "approximate")
 
@@ -89,7 +89,7 @@ def judge(
 
 def _judge_dual(discriminator: nn.Module, images: Tensor, labels: Tensor | None, center: float) -> Judged:
     images = images.detach().requires_grad_()
-    with torch.enable_grad():
+    with torch.enable_grad(), no_weight_gradients():
         (gradients,) = torch.autograd.grad(discriminator(images, labels).sum(), images)
     # d penalty / d parameters = <d penalty / d gradients, d gradients / d parameters>.
     gradients = gradients.requires_grad_()

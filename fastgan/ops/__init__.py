@@ -3,7 +3,7 @@
 from fastgan.kernels.spec import ACTIVATIONS, LEAKY_RELU_SLOPE
 from fastgan.ops.bias_act import bias_act
 from fastgan.ops.bias_act_grad import bias_act_grad
-from fastgan.ops.choice import IMPLEMENTATIONS, available_implementations, implementations
+from fastgan.ops.choice import IMPLEMENTATIONS, implementations
 from fastgan.ops.conv2d import conv2d
 from fastgan.ops.conv2d_weight_grad import conv2d_weight_grad
 from fastgan.ops.conv_transpose2d import conv_transpose2d
@@ -16,7 +16,6 @@ __all__ = [
     "IMPLEMENTATIONS",
     "LEAKY_RELU_SLOPE",
     "NonFiniteMatrixError",
-    "available_implementations",
     "bias_act",
     "bias_act_grad",
     "conv2d",

@@ -75,15 +75,6 @@ def unavailable(impl: str, device: torch.device) -> str | None:
     return f"x is on {device}; move it to a GPU, or for tests set TRITON_INTERPRET=1 before triton is imported"
 
 
-def available_implementations(op: str, device: torch.device) -> tuple[str, ...]:
-    """The implementations of `op` that can be forced for tensors on `device`; Triton's interpreter does not count."""
-    if device.type != "cuda":
-        return ("reference",)
-    if op not in KERNEL_OPS:
-        return native_choice.available(device)
-    return tuple(impl for impl in IMPLEMENTATIONS if impl != "auto" and unavailable(impl, device) is None)
-
-
 def implementations() -> dict[str, str]:
     """For every op, the implementation that `auto` takes and why."""
     return dict(sorted((dict.fromkeys(KERNEL_OPS, _explanation()) | native_choice.explanations()).items()))

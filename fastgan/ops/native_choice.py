@@ -41,12 +41,6 @@ def choose_native(op: str, impl: str, like: Tensor) -> str:
     return impl
 
 
-def available(device: torch.device) -> tuple[str, ...]:
-    """The implementations that can be forced for tensors on `device`."""
-    like = torch.empty(0, device=device)
-    return tuple(impl for impl in IMPLEMENTATIONS if impl != "auto" and _problem(impl, like) is None)
-
-
 def explanations() -> dict[str, str]:
     """For every op, the implementation that `auto` takes and why."""
     if not torch.cuda.is_available():
