@@ -19,6 +19,7 @@ import triton.language as tl
 from torch import Tensor
 
 from fastgan.kernels.configs import Tile, cdiv, conv_tile
+from fastgan.kernels.conv_transpose2d_tma import launch_tma, prefers_tma
 from fastgan.kernels.epilogue import apply_epilogue
 from fastgan.kernels.implicit_gemm import add_tap, locate, tile_numbers
 from fastgan.kernels.launch import Call, finished, new_output
@@ -94,11 +95,13 @@ def conv_transpose2d(
     *,
     tile: Tile | None = None,
     out: Tensor | None = None,
+    use_tma: bool | None = None,
 ) -> Tensor:
     """[N, O, H', W'] in channels_last; arguments as in `fastgan.ops.convolution`.
 
     Args:
         tile: configuration, by default picked by shape. out: memory for the result, for tests.
+        use_tma: whether the GPU's copy engine fetches the tiles, by default where there is one that can.
     """
     call = Call(x, weight, gate, scale, bias, noise)
     groups, stride = geometry.groups, geometry.stride
@@ -109,13 +112,32 @@ def conv_transpose2d(
     if num_pixels == 0:
         return finished(out, x)
     tile = conv_tile(num_pixels * stride**2, weight.shape[1]) if tile is None else tile
+    if prefers_tma(x, weight, geometry) if use_tma is None else use_tma:
+        launch_tma(call, out, geometry, activation, gate_activation, tile=tile)
+    else:
+        _launch(call, out, geometry, activation, gate_activation, tile=tile, num_pixels=num_pixels)
+    return finished(out, x)
+
+
+def _launch(
+    call: Call,
+    out: Tensor,
+    geometry: Geometry,
+    activation: Activation,
+    gate_activation: Activation,
+    *,
+    tile: Tile,
+    num_pixels: int,
+) -> None:
+    """The kernel that addresses memory by pointers."""
+    x, weight = call.x, call.weight
+    groups, stride, size = geometry.groups, geometry.stride, out.shape[2:]
     grid = (cdiv(num_pixels, tile.m) * cdiv(weight.shape[1], tile.n), groups * stride**2)
     conv_transpose2d_kernel[grid](
         *call.pointers(out),
-        shape[0], weight.shape[0] // groups, weight.shape[1], x.shape[2], x.shape[3], *size, *geometry.padding,
+        x.shape[0], weight.shape[0] // groups, weight.shape[1], x.shape[2], x.shape[3], *size, *geometry.padding,
         *call.strides(out, transposed=True),
         *call.numbers(activation, gate_activation),
         STRIDE=stride, TAPS=weight.shape[2], ACTIVATION=activation.name, GATE=gate_activation.name,
         **call.constants(tile, num_pixels=num_pixels),
     )  # fmt: skip
-    return finished(out, x)

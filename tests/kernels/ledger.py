@@ -22,7 +22,7 @@ ARCHITECTURES = (80, 90, 100)
 BATCH, CHANNELS, PIXELS, KERNEL = 32, 256, 32, 4
 
 
-def cases() -> Iterator[tuple[str, Callable[[], Tensor]]]:
+def cases(architecture: int) -> Iterator[tuple[str, Callable[[], Tensor]]]:
     """(name, launch): layers as networks run them, forward and as input gradient with the activation's slope inside."""
     from fastgan.kernels import bias_act, configs
     from fastgan.kernels.conv2d import conv2d
@@ -40,6 +40,11 @@ def cases() -> Iterator[tuple[str, Callable[[], Tensor]]]:
             yield f"{name} {size}", functools.partial(kernel, *operands, tile=tile)
             operands = (x, weight, x, None, None, None, geometry, Activation(), leaky)
             yield f"{name} gated {size}", functools.partial(kernel, *operands, tile=tile)
+        if architecture >= 90:
+            operands = (x, weight, None, None, bias, None, geometry, leaky, Activation())
+            yield f"conv_transpose2d tma {size}", functools.partial(kernel, *operands, tile=tile, use_tma=True)
+            operands = (x, weight, x, None, None, None, geometry, Activation(), leaky)
+            yield f"conv_transpose2d tma gated {size}", functools.partial(kernel, *operands, tile=tile, use_tma=True)
     for tile in configs.WEIGHT_GRAD_TILES:
         size = f"{tile.m}x{tile.n}x{tile.k}, {tile.num_warps} warps, {tile.num_stages} stages"
         launch = functools.partial(conv2d_weight_grad, x, small, (KERNEL, KERNEL), geometry, tile=tile)
@@ -60,7 +65,7 @@ def measure(architecture: int) -> dict[str, object]:
     """ "case / kernel" -> resources, for one architecture. Triton's interpreter must be off."""
     from tests.kernels.resources import resources_of
 
-    found = {case: resources_of(launch, architecture) for case, launch in cases()}
+    found = {case: resources_of(launch, architecture) for case, launch in cases(architecture)}
     return {f"{case} / {kernel}": one for case, kernels in found.items() for kernel, one in kernels.items()}
 
 

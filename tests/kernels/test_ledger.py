@@ -12,7 +12,7 @@ import pytest
 from tests.guards.tree import ROOT
 from tests.kernels.ledger import ARCHITECTURES, LEDGER
 
-MATRIX_KERNELS = ("conv2d_kernel", "conv_transpose2d_kernel", "partial_sums_kernel")
+MATRIX_KERNELS = ("conv2d_kernel", "conv_transpose2d_kernel", "conv_transpose2d_tma_kernel", "partial_sums_kernel")
 GROWTH = 1.10
 REMEDY = "if the change is meant: python -m tests.kernels.ledger --update"
 
@@ -53,6 +53,8 @@ def findings(now: dict[str, Resources], before: dict[str, Resources]) -> list[st
             found.append(f"{name}: {one['shared_bytes']} bytes shared, the ledger says {before[name]['shared_bytes']}")
         if name.endswith(MATRIX_KERNELS) and not one["tensor_cores"]:
             found.append(f"{name}: no tensor core instruction")
+        if "_tma_" in name and not one["tma"]:
+            found.append(f"{name}: no tensor copy instruction")
         if one["tensor_cores"] != before[name]["tensor_cores"] or one["tma"] != before[name]["tma"]:
             found.append(f"{name}: other instructions than {before[name]['tensor_cores']}, tma {before[name]['tma']}")
     return found
