@@ -1,32 +1,170 @@
 """Training steps of the digits preset under each parallel engine: `python -m benchmarks.bench_parallel`.
 
-Only the engines that one process can run: the others need processes that a launcher starts.
+`single` is one process with all cores or one GPU; the others have a process per GPU, or two that share the cores.
+All of them train on the same batch, and their first losses must agree before they are timed.
 """
 
 from __future__ import annotations
 
+import contextlib
+import json
+import os
+import socket
+import subprocess
 import sys
-from collections.abc import Iterator
+import tempfile
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import IO, get_args
+
+import torch
+from torch import Tensor
 
 from benchmarks.harness import Case, Provider
+from benchmarks.op_counts import Counts
+from benchmarks.parallel_worker import COMPARED, COUNT, MARK, PERIOD, make_step
 from benchmarks.runner import Options, main_of
-from benchmarks.step_providers import fastgan_provider
-from benchmarks.train_step import load_preset, step_case
-from fastgan.train.config import RunConfig
+from benchmarks.step_providers import steps_per_period
+from benchmarks.train_step import load_preset
+from fastgan.dist import ALONE
+from fastgan.train.config_models import EngineKind
 
-ENGINES = ("single",)
+ROOT = Path(__file__).resolve().parents[1]
+SINGLE = "single"
+ENGINES = (SINGLE, *(engine for engine in get_args(EngineKind) if engine not in {"auto", SINGLE}))
+QUICK_ENGINES = (SINGLE, "ddp")
+# Engines add gradients up in different orders, and the generator's first loss follows a discriminator's update.
+_TOLERANCE = 1e-3
+_END_SECONDS = 10.0
 
 
 def cases(options: Options) -> Iterator[Case]:
-    """All engines on the same steps; the others are compared with the first, `single`."""
-    config = load_preset("digits", options)
-    providers = [_provider(engine, config, options) for engine in ENGINES]
-    yield step_case(config, options.device, benchmark="parallel", providers=providers)
+    """One case with all engines, whose processes live as long as it is measured."""
+    config = load_preset("digits", is_quick=options.is_quick)
+    gpus = torch.cuda.device_count() if options.device.type == "cuda" else 0
+    num_processes = gpus or 2
+    engines = QUICK_ENGINES if options.is_quick else ENGINES
+    yield Case(
+        benchmark="parallel",
+        name=f"{config.name}, batch {config.batch_images}, {num_processes} processes",
+        device=options.device,
+        dtype="fp32",
+        make_inputs=lambda seed: (),
+        exact=lambda: _losses(make_step(config, ALONE, options.device)()),
+        providers=tuple(_provider(engine, options, num_processes) for engine in engines),
+        num_items=steps_per_period(config) * config.batch_images,
+        item="images",
+        counts_ops=True,
+        runs_elsewhere=True,
+        tolerance=_TOLERANCE,
+    )
 
 
-def _provider(engine: str, config: RunConfig, options: Options) -> Provider:
-    chosen = config.model_copy(update={"parallel": config.parallel.model_copy(update={"engine": engine})})
-    return fastgan_provider(f"engine {engine}", chosen, options.device, precision="fp32")
+def _provider(engine: str, options: Options, num_processes: int) -> Provider:
+    count = 1 if engine == SINGLE else num_processes
+    return Provider(
+        f"{engine}, {count} process{'es' if count > 1 else ''}",
+        build=lambda: Engine(engine, options, num_processes=count),
+        check=lambda run, inputs: run.first_losses,
+        count=lambda run: run.count(),
+        close=lambda run: run.close(),
+    )
+
+
+def _losses(facts: dict[str, float]) -> Sequence[Tensor]:
+    return [torch.tensor(facts[name], dtype=torch.float64) for name in COMPARED]
+
+
+class Engine:
+    """The processes of an engine; a call makes one period of steps and returns when all of it is done.
+
+    Raises:
+        RuntimeError: if they do not come up, with the last line that they wrote.
+    """
+
+    def __init__(self, engine: str, options: Options, *, num_processes: int) -> None:
+        command = [sys.executable, "-m", "benchmarks.parallel_worker", "--engine", engine]
+        command += ["--device", options.device.type, *(["--quick"] if options.is_quick else [])]
+        self._errors: IO[bytes] = tempfile.TemporaryFile()  # noqa: SIM115 - closed by close()
+        self._processes = [
+            subprocess.Popen(
+                command,
+                cwd=ROOT,
+                env=environment,
+                stdin=subprocess.PIPE if rank == 0 else subprocess.DEVNULL,
+                stdout=subprocess.PIPE if rank == 0 else subprocess.DEVNULL,
+                stderr=self._errors,
+                text=True,
+            )
+            for rank, environment in enumerate(_environments(num_processes))
+        ]
+        try:
+            self.first_losses = _losses(self._answer())
+        except RuntimeError:
+            self.close()
+            raise
+
+    def __call__(self) -> Sequence[Tensor]:
+        self._ask(PERIOD)
+        return ()
+
+    def count(self) -> Counts:
+        """What one step asks of torch on rank 0."""
+        return Counts(**self._ask(COUNT))
+
+    def _ask(self, command: str) -> dict[str, int]:
+        stream = self._processes[0].stdin
+        assert stream is not None
+        stream.write(f"{command}\n")
+        stream.flush()
+        return {name: int(value) for name, value in self._answer().items()}
+
+    def _answer(self) -> dict[str, float]:
+        stream = self._processes[0].stdout
+        assert stream is not None
+        for line in stream:
+            if line.startswith(MARK):
+                answer: dict[str, float] = json.loads(line.removeprefix(MARK))
+                return answer
+        raise RuntimeError(self._last_error())
+
+    def _last_error(self) -> str:
+        self._errors.seek(0)
+        lines = [line.strip() for line in self._errors.read().decode(errors="replace").splitlines()]
+        errors = [line for line in lines if line.startswith("error: ")]
+        last = (errors or [line for line in lines if line] or ["the processes ended without a word"])[-1]
+        return last.removeprefix("error: ")
+
+    def close(self) -> None:
+        """Asks the processes to end, and ends them if they do not."""
+        stream = self._processes[0].stdin
+        assert stream is not None
+        with contextlib.suppress(OSError):
+            stream.close()
+        for process in self._processes:
+            try:
+                process.wait(timeout=_END_SECONDS)
+            except subprocess.TimeoutExpired:
+                process.kill()
+                process.wait()
+        if self._processes[0].stdout is not None:
+            self._processes[0].stdout.close()
+        self._errors.close()
+
+
+def _environments(num_processes: int) -> list[dict[str, str]]:
+    """What a launcher sets; the cores are shared out, so that no engine has more of them than another."""
+    if num_processes == 1 and not torch.cuda.is_available():
+        return [dict(os.environ)]
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    threads = str(max(1, torch.get_num_threads() // num_processes))
+    shared = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port), "WORLD_SIZE": str(num_processes)}
+    return [
+        {**os.environ, **shared, "RANK": str(rank), "LOCAL_RANK": str(rank), "OMP_NUM_THREADS": threads}
+        for rank in range(num_processes)
+    ]
 
 
 if __name__ == "__main__":

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from benchmarks.gate import complaint, limit_of_others, limit_of_yardstick, relative_error
-from benchmarks.machine import DTYPES, cache_bytes, stopwatch
+from benchmarks.machine import DTYPES, CpuStopwatch, cache_bytes, stopwatch
 from benchmarks.op_counts import Counts, count_ops
 from benchmarks.profiling import CallProfile, profile_call
 from benchmarks.rows import Ceilings, Row, Spread, roofline_share
@@ -37,6 +37,8 @@ class Provider:
         prepare: brings a set of inputs into the provider's form, outside of the time.
         check: outputs to compare with float64, where `run` itself returns none that can be compared.
         dtype: where it is not that of the case.
+        count: the operators of a call, where the process that asks cannot see them.
+        close: ends what `run` holds on to, such as processes; called when the case has been measured.
     """
 
     name: str
@@ -44,6 +46,8 @@ class Provider:
     prepare: Callable[[Inputs], Inputs] = lambda inputs: inputs
     check: Callable[[Run, Inputs], Sequence[Tensor]] = lambda run, inputs: run(*inputs)
     dtype: str | None = None
+    count: Callable[[Run], Counts] | None = None
+    close: Callable[[Run], None] = lambda run: None
 
 
 @dataclass(frozen=True)
@@ -56,6 +60,8 @@ class Case:
         make_inputs: a set of inputs from a seed.
         exact: from inputs in float64 to the outputs of `Provider.check`.
         counts_ops: whether rows say how many operators and collectives a call takes.
+        runs_elsewhere: other processes do the work; a call is timed by the clock on the wall and not profiled.
+        tolerance: the largest error that is right, where twice the yardstick's is not the measure.
     """
 
     benchmark: str
@@ -70,25 +76,36 @@ class Case:
     num_items: int | None = None
     item: str | None = None
     counts_ops: bool = False
+    runs_elsewhere: bool = False
+    tolerance: float | None = None
 
 
 def measure_case(case: Case, settings: Settings, ceilings: Ceilings | None = None) -> list[Row]:
     """One row for each provider, in their order."""
     found = _Findings({}, {}, {}, {}, {})
-    with best_kernels():
-        runs = _admit(case, found)
+    with best_kernels(), contextlib.ExitStack() as stack:
+        runs = _admit(case, found, stack)
         calls = _calls(case, runs, settings)
-        for name, call in calls.items():
-            try:
-                found.profiles[name] = profile_call(lambda call=call: call(0), case.device)
-                if case.counts_ops:
-                    found.counts[name] = count_ops(lambda call=call: call(0))
-            except Exception as error:  # the others go on
-                found.refused[name] = _reason(error)
+        for provider in case.providers:
+            if provider.name in calls:
+                _look_inside(case, provider, runs[provider.name], calls[provider.name], found)
+        right = {name: call for name, call in calls.items() if name not in found.refused}
+        watch = CpuStopwatch() if case.runs_elsewhere else stopwatch(case.device)
         with _no_garbage_collection():
-            right = {name: call for name, call in calls.items() if name in found.profiles}
-            found.samples.update(interleave(right, stopwatch(case.device), settings) if right else {})
+            found.samples.update(interleave(right, watch, settings) if right else {})
     return [_row(case, provider, found, ceilings) for provider in case.providers]
+
+
+def _look_inside(case: Case, provider: Provider, run: Run, call: Callable[[int], object], found: _Findings) -> None:
+    """Profiles and counts one call."""
+    try:
+        if not case.runs_elsewhere:
+            found.profiles[provider.name] = profile_call(lambda: call(0), case.device)
+        if case.counts_ops:
+            count = provider.count
+            found.counts[provider.name] = count_ops(lambda: call(0)) if count is None else count(run)
+    except Exception as error:  # the others go on
+        found.refused[provider.name] = _reason(error)
 
 
 class _Findings(NamedTuple):
@@ -122,7 +139,7 @@ def _row(case: Case, provider: Provider, found: _Findings, ceilings: Ceilings | 
 
 
 def _with_profile(row: Row, time: Spread, found: _Findings, ceilings: Ceilings | None) -> Row:
-    call, counts = found.profiles[row.provider], found.counts.get(row.provider)
+    call, counts = found.profiles.get(row.provider), found.counts.get(row.provider)
     share = roofline_share(
         time.p50, num_bytes=row.num_bytes, num_flops=row.num_flops, dtype=row.dtype, ceilings=ceilings
     )
@@ -130,10 +147,10 @@ def _with_profile(row: Row, time: Spread, found: _Findings, ceilings: Ceilings |
         update={
             "share_of_roofline": share,
             "host_milliseconds": found.samples[row.provider].host_milliseconds,
-            "peak_memory_bytes": call.peak_bytes,
-            "kernels": call.kernels,
-            "num_launches": call.num_launches,
-            "device_microseconds": call.device_microseconds,
+            "peak_memory_bytes": call and call.peak_bytes,
+            "kernels": call.kernels if call else (),
+            "num_launches": call and call.num_launches,
+            "device_microseconds": call and call.device_microseconds,
             "num_ops": counts and counts.num_ops,
             "num_collectives": counts and counts.num_collectives,
             "num_bytes_sent": counts and counts.num_bytes_sent,
@@ -141,8 +158,12 @@ def _with_profile(row: Row, time: Spread, found: _Findings, ceilings: Ceilings |
     )
 
 
-def _admit(case: Case, found: _Findings) -> dict[str, Run]:
-    """The providers that run and are right; notes the errors of all, and what is wrong with the others."""
+def _admit(case: Case, found: _Findings, stack: contextlib.ExitStack) -> dict[str, Run]:
+    """The providers that run and are right; notes the errors of all, and what is wrong with the others.
+
+    Args:
+        stack: closes whatever is built.
+    """
     inputs = case.make_inputs(0)
     exact = [y.detach() for y in case.exact(*(_as_float64(x) for x in inputs))]
     runs: dict[str, Run] = {}
@@ -150,13 +171,14 @@ def _admit(case: Case, found: _Findings) -> dict[str, Run]:
     for provider in case.providers:
         try:
             run = provider.build()
+            stack.callback(provider.close, run)
             error = relative_error(provider.check(run, provider.prepare(inputs)), exact)
         except Exception as failure:  # a provider that fails is a finding, and must not end the others
             found.refused[provider.name] = _reason(failure)
             continue
         found.errors[provider.name] = error
         dtype = provider.dtype or case.dtype
-        wrong = complaint(error, limits.get(dtype, limit_of_yardstick(DTYPES[dtype])))
+        wrong = complaint(error, case.tolerance or limits.get(dtype, limit_of_yardstick(DTYPES[dtype])))
         if wrong is not None:
             found.refused[provider.name] = wrong
             continue

@@ -44,11 +44,14 @@ class RandomImages:
             (torch.rand(size, generator=generator) * 2 - 1).to(device=device, memory_format=memory_format)
             for _ in range(_NUM_BATCHES)
         ]
+        self._batch_images = config.batch_images
         self._num_batches_drawn = 0
 
     def batch(self, first_sample: int, num_samples: int) -> Batch:
-        """A batch, whatever its number; smaller ones are cut off."""
-        return Batch(self.draw()[:num_samples], None, first_sample)
+        """The samples from `first_sample` on, a batch or a part of one; every few batches they repeat."""
+        number, offset = divmod(first_sample, self._batch_images)
+        images = self._batches[number % _NUM_BATCHES][offset : offset + num_samples]
+        return Batch(images, None, first_sample)
 
     def draw(self) -> Tensor:
         """The next batch [N, C, R, R] in [-1, 1]."""

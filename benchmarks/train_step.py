@@ -21,7 +21,7 @@ from fastgan.train.log import fail, say
 
 PRESETS = ("digits", "dcgan-64")
 # Enough images to see that it works.
-_QUICK = ["batch_images=8"]
+_QUICK = ("batch_images=8",)
 # Long enough for the allocators to have settled, penalties included.
 _NUM_PERIODS_FOR_MEMORY = 2
 
@@ -29,12 +29,12 @@ _NUM_PERIODS_FOR_MEMORY = 2
 def cases(options: Options) -> Iterator[Case]:
     """The presets that the README shows; only the small one when quick."""
     for preset in PRESETS[:1] if options.is_quick else PRESETS:
-        yield preset_case(load_preset(preset, options), options.device)
+        yield preset_case(load_preset(preset, is_quick=options.is_quick), options.device)
 
 
-def load_preset(preset: str, options: Options) -> RunConfig:
-    """The preset, with small batches when quick."""
-    return load_config(preset, overrides=_QUICK if options.is_quick else [])
+def load_preset(preset: str, *, is_quick: bool, overrides: Sequence[str] = ()) -> RunConfig:
+    """The preset with `overrides`, and with small batches when quick."""
+    return load_config(preset, overrides=[*(_QUICK if is_quick else ()), *overrides])
 
 
 def preset_case(config: RunConfig, device: torch.device) -> Case:
@@ -98,7 +98,7 @@ def main() -> int:
     arguments = parser.parse_args()
     try:
         options = read_options(arguments)
-        configs = [load_preset(preset, options) for preset in arguments.preset or PRESETS]
+        configs = [load_preset(preset, is_quick=options.is_quick) for preset in arguments.preset or PRESETS]
         if arguments.memory_of:
             say(str(_run_alone(arguments.memory_of, configs[0], options.device)))
             return 0

@@ -6,12 +6,13 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
+from typing import get_args
 
 import pytest
 import torch
 from torch.utils.flop_counter import FlopCounterMode
 
-from benchmarks import bench_spectral_norm, import_time, process_memory, suite, train_step
+from benchmarks import bench_parallel, bench_spectral_norm, import_time, process_memory, suite, train_step
 from benchmarks.convolutions import CPU_SHAPES, GPU_SHAPES, Shape, shapes
 from benchmarks.harness import Case, Provider, measure_case
 from benchmarks.machine import cache_bytes, require_bf16
@@ -23,6 +24,7 @@ from benchmarks.step_providers import NAMES, steps_per_period
 from benchmarks.timing import Settings
 from fastgan.ops import conv2d, conv_transpose2d
 from fastgan.train.config import load_config
+from fastgan.train.config_models import EngineKind
 from tests.guards.tree import ROOT
 
 CPU = torch.device("cpu")
@@ -30,7 +32,7 @@ QUICK = Options(CPU, is_quick=True)
 ONCE = Settings(min_rounds=1, max_rounds=1, num_warmup_calls=1, seconds_per_provider=0, min_sample_seconds=0)
 
 
-@pytest.mark.parametrize("name", [*suite.KERNELS, "data", "parallel"])
+@pytest.mark.parametrize("name", [*suite.KERNELS, "data"])
 def test_every_provider_is_right(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     # Triton's interpreter is for tests of kernels; nobody measures it.
     monkeypatch.delenv("TRITON_INTERPRET", raising=False)
@@ -38,7 +40,7 @@ def test_every_provider_is_right(name: str, monkeypatch: pytest.MonkeyPatch) -> 
     assert cases
     for case in cases:
         rows = measure_case(case, ONCE)
-        assert len(rows) >= (1 if name == "parallel" else 2)
+        assert len(rows) >= 2
         for row in rows:
             # A kernel says why it cannot run on a CPU; the reference always can.
             assert row.refused is None or (
@@ -54,8 +56,8 @@ def test_all_runs_every_benchmark_once() -> None:
 
 def test_the_step_is_measured_against_the_usual_way_in_whole_periods() -> None:
     (case,) = train_step.cases(QUICK)
-    config = train_step.load_preset("digits", QUICK)
-    assert train_step.load_preset("digits", QUICK._replace(is_quick=False)) == load_config("digits")
+    config = train_step.load_preset("digits", is_quick=True)
+    assert train_step.load_preset("digits", is_quick=False) == load_config("digits")
     assert [provider.name for provider in case.providers] == list(NAMES)
     assert NAMES[0] == "usual"
     assert case.num_items == steps_per_period(config) * config.batch_images
@@ -73,6 +75,22 @@ def test_a_step_row_says_what_the_step_asks_of_torch() -> None:
     assert ours.refused is None
     assert ours.num_ops < usual.num_ops
     assert ours.num_collectives == ours.num_bytes_sent == 0
+
+
+def test_the_engines_of_the_configuration_are_measured_and_communication_is_counted() -> None:
+    assert bench_parallel.ENGINES[0] == "single"
+    assert {*bench_parallel.ENGINES, "auto"} == set(get_args(EngineKind))
+    (case,) = bench_parallel.cases(QUICK)
+    single, ddp = measure_case(case, ONCE)
+    assert (single.num_collectives, single.num_bytes_sent) == (0, 0)
+    assert ddp.num_collectives > 0
+    assert ddp.num_bytes_sent > 100_000
+    assert single.peak_memory_bytes is None
+
+
+def test_processes_that_do_not_come_up_say_why() -> None:
+    with pytest.raises(RuntimeError, match=r"^command line: parallel\.engine=dpd .*did you mean 'ddp'"):
+        bench_parallel.Engine("dpd", QUICK, num_processes=1)
 
 
 def test_long_periods_are_refused() -> None:

@@ -95,6 +95,28 @@ def test_what_cannot_be_built_says_why() -> None:
     assert missing.refused == "needs a GPU"
 
 
+def test_what_was_built_is_closed_right_or_wrong() -> None:
+    closed: list[str] = []
+
+    def closing(name: str, run: Callable[..., Sequence[Tensor]]) -> Provider:
+        return Provider(name, build=lambda: run, close=lambda run: closed.append(name))
+
+    def unbuildable() -> Callable[..., Sequence[Tensor]]:
+        raise RuntimeError("missing")
+
+    providers = [closing("eager", square), closing("wrong", lambda x: (x,))]
+    providers.append(Provider("never", build=unbuildable, close=lambda run: closed.append("never")))
+    measure_case(case(*providers), TINY)
+    assert sorted(closed) == ["eager", "wrong"]
+
+
+def test_a_tolerance_stands_in_for_the_yardstick() -> None:
+    close = provider("close", lambda x: (x @ x * 1.0001,))
+    for tolerance, is_right in ((None, False), (1e-3, True), (1e-5, False)):
+        rows = measure_case(Case(**{**vars(case(provider("eager", square), close)), "tolerance": tolerance}), TINY)
+        assert (rows[1].time is not None) == is_right
+
+
 def test_the_limit_is_twice_torchs_error_and_never_below_rounding() -> None:
     assert limit_of_others(0.25, torch.bfloat16) == 0.5
     assert limit_of_others(0.0, torch.bfloat16) == torch.finfo(torch.bfloat16).eps
