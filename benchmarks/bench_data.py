@@ -82,7 +82,7 @@ def _case(
 ) -> Case:
     """All providers must give the same first batch."""
     indices = SampleOrder(dataset.num_images, seed=0).indices(0, BATCH_IMAGES)
-    first = torch.from_numpy(np.stack([dataset.image(int(index)) for index in indices]))
+    first = torch.from_numpy(np.stack([dataset.read(int(index)).pixels for index in indices]))
     return Case(
         benchmark="data",
         name=f"{name}, {num_batches} batches of {BATCH_IMAGES}",

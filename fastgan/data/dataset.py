@@ -103,14 +103,6 @@ class ImageDataset:
             self._bad.add([(self._names[position], pixels)])
         raise AssertionError("a data set without a readable image must have been refused")
 
-    def image(self, index: int) -> NDArray[np.uint8]:
-        """uint8 [C, H, W], the pixels of `read(index)`."""
-        return self.read(index).pixels
-
-    def label(self, index: int) -> int | None:
-        """The label of `read(index)`."""
-        return self.read(index).label
-
     def prepare(self, *, cache_bytes: int, num_workers: int) -> None:
         """Decodes all images if they fit into `cache_bytes`, else looks at a few. Raises DataError as `read`."""
         if num_workers < 1:

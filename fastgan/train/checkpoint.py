@@ -244,7 +244,7 @@ def _read_verified(path: Path) -> dict[str, bytes]:
             if _fingerprint(files[name]) != expected:
                 raise CheckpointError(f"{path / name} is damaged: its content is not what was saved")
     except OSError as error:
-        raise CheckpointError(f"{path} is damaged: {error.filename} {error.strerror}") from error
+        raise CheckpointError(f"{path} is damaged: {error.filename}: {error.strerror}") from error
     except (ValueError, AttributeError) as error:
         raise CheckpointError(f"{path / 'manifest.json'} is damaged: {error}") from error
     return files

@@ -8,6 +8,7 @@ The models themselves stand in `config_models`, from which the public ones are e
 import re
 from collections.abc import Iterator, Sequence
 from pathlib import Path
+from typing import NamedTuple
 
 from pydantic import BaseModel, ValidationError
 
@@ -39,6 +40,7 @@ __all__ = [
     "AdamConfig",
     "CheckpointConfig",
     "DataConfig",
+    "Difference",
     "DiscriminatorConfig",
     "EmaConfig",
     "EngineConfig",
@@ -71,7 +73,6 @@ KEYS_FREE_ON_RESUME = (
     "checkpoint",
     "log",
     "parallel",
-    "micro_batch_images",
 )
 
 
@@ -93,7 +94,7 @@ def load_config(preset: str | None, *, config_file: Path | None = None, override
         problems = _add_preset(sources, preset)
         default_name = preset
     else:
-        raise ConfigError(f"nothing to load; give a preset ({', '.join(preset_names())}) or --config FILE")
+        raise ConfigError(f"no preset was given; give one of {', '.join(preset_names())}, or --config FILE")
     for override in overrides:
         problems += _add_override(sources, override)
     if problems:
@@ -105,12 +106,20 @@ def load_config(preset: str | None, *, config_file: Path | None = None, override
         raise ConfigError("\n".join(problem_lines(error, model=RunConfig, sources=sources))) from None
 
 
-def resume_differences(saved: RunConfig, asked: RunConfig) -> list[str]:
-    """Dotted keys in which `asked` differs from `saved` though a resumed run must not change them."""
+class Difference(NamedTuple):
+    """A dotted key and both of its values as `key=value`."""
+
+    key: str
+    saved: str
+    asked: str
+
+
+def resume_differences(saved: RunConfig, asked: RunConfig) -> list[Difference]:
+    """Where `asked` differs from `saved` though a resumed run must not change it."""
     return list(_differences(saved, asked, ""))
 
 
-def _differences(saved: BaseModel, asked: BaseModel, prefix: str) -> Iterator[str]:
+def _differences(saved: BaseModel, asked: BaseModel, prefix: str) -> Iterator[Difference]:
     for name in type(saved).model_fields:
         key = f"{prefix}{name}"
         ours, theirs = getattr(saved, name), getattr(asked, name)
@@ -119,7 +128,8 @@ def _differences(saved: BaseModel, asked: BaseModel, prefix: str) -> Iterator[st
         if isinstance(ours, BaseModel):
             yield from _differences(ours, theirs, f"{key}.")
         else:
-            yield key
+            both = (assignment((key,), config.model_dump()[name]) for config in (saved, asked))
+            yield Difference(key, *both)
 
 
 def _add_preset(sources: MergedSources, preset: str) -> list[str]:

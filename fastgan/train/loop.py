@@ -100,8 +100,10 @@ def _say_what_runs(run: Run) -> None:
         sum(p.numel() for p in network.parameters()) for network in (run.state.generator, run.state.discriminator)
     )
     say(f"run folder {run.run_dir}")
+    num_bad = run.dataset.num_bad_images
+    images = f"{run.dataset.num_images:,} images" + (f" ({num_bad:,} of them unreadable)" if num_bad else "")
     say(
-        f"{run.dataset.num_images:,} images, generator {generator:,} and discriminator {discriminator:,} parameters, "
+        f"{images}, generator {generator:,} and discriminator {discriminator:,} parameters, "
         f"{run.facts.precision} on {run.device}"
         + (f", {run.world.num_ranks} processes" if run.world.is_launched else "")
     )

@@ -7,12 +7,14 @@ from pathlib import Path
 from types import TracebackType
 
 from fastgan.errors import CheckpointError, ConfigError, RunFolderError
-from fastgan.train.config import RunConfig, dump_config, load_config, resume_differences
+from fastgan.train.config import Difference, RunConfig, dump_config, load_config, resume_differences
 from fastgan.train.environment import environment
 from fastgan.train.files import replace_file
 
 CONFIG_FILE = "config.yaml"
 _MAX_RUNS = 100_000
+# Differences that an error names one by one.
+_MAX_DIFFERENCES = 3
 
 
 def create_run_folder(config: RunConfig) -> Path:
@@ -102,16 +104,25 @@ def resume_config(run_dir: Path, *, asked: RunConfig | None, overrides: Sequence
     """
     saved = read_config(run_dir)
     config = read_config(run_dir, overrides=overrides)
+    if asked is not None and asked.name != saved.name:
+        remedy = f"to go on with it: fastgan train --resume {run_dir}"
+        raise CheckpointError(f"{run_dir} is a run of {saved.name}, not of {asked.name}; {remedy}")
     for other, source in ((asked, "the preset or file given with --resume"), (config, "the command line")):
         differing = resume_differences(saved, other) if other is not None else []
         if differing:
-            remedy = "leave it out, or start a new run"
-            raise CheckpointError(
-                f"{run_dir} was trained with other values than {source}: {', '.join(differing)}; {remedy}"
-            )
+            remedy = f"a resumed run must not change them: leave {source} out or as it was, or start a new run"
+            raise CheckpointError(f"{run_dir} was trained with {_shortened(differing)}; {remedy}")
     if config.run_dir is not None and _expand(config.run_dir).resolve() != run_dir.resolve():
         raise ConfigError(f"run_dir={config.run_dir} is not the run to resume, {run_dir}; leave one of them out")
     return config
+
+
+def _shortened(differing: Sequence[Difference]) -> str:
+    """The first few differences in words."""
+    named = [f"{difference.saved}, not {difference.asked}" for difference in differing[:_MAX_DIFFERENCES]]
+    num_others = len(differing) - len(named)
+    others = [f"{num_others} more key{'s' if num_others > 1 else ''} of other values"] if num_others else []
+    return "; ".join(named + others)
 
 
 def _expand(path: str) -> Path:

@@ -80,6 +80,7 @@ class FiniteGuard:
 def diverged(what: str, *, images_seen: int) -> TrainingError:
     """The error of a run whose numbers are no longer finite."""
     return TrainingError(
-        f"{what} ({images_seen:,} images seen): training diverged; the checkpoints saved so far are sound; start again "
-        "with lower optimizer.discriminator.learning_rate and optimizer.generator.learning_rate, or add a penalty"
+        f"{what} ({images_seen:,} images seen): training diverged; this state is not saved, what was saved before is "
+        "unharmed; start again with lower optimizer.discriminator.learning_rate and "
+        "optimizer.generator.learning_rate, or add a penalty"
     )

@@ -186,6 +186,7 @@ def test_a_corrupt_image_is_named_and_skipped_below_the_limit(fastgan: Command, 
     done = fastgan("train", "digits", *TINY, "total_images=16", "data.max_bad_fraction=0.1")
     assert done.err.count("05.png") == 1
     assert done.err.startswith("warning: ")
+    assert "images (1 of them unreadable), generator" in done.out
 
 
 def test_more_labels_than_classes(refused: Callable[..., str]) -> None:
@@ -206,7 +207,7 @@ def test_a_run_of_another_preset_is_not_resumed(fastgan: Command, refused: Calla
     fastgan("train", "digits", *TINY, "total_images=16", "run_dir=run")
     before = files(Path("run"))
     line = refused("train", "digits-wgan-gp", "--resume", "run")
-    assert line.startswith("run was trained with other values than the preset or file given with --resume: name, ")
+    assert line == "run is a run of digits, not of digits-wgan-gp; to go on with it: fastgan train --resume run"
     assert files(Path("run")) == before
 
 

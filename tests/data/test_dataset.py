@@ -28,7 +28,7 @@ def test_digits(messages: list[str]) -> None:
     border = dataset.cache.pixels.clone()
     border[:, :, 2:-2, 2:-2] = 0
     assert border.sum() == 0
-    assert dataset.label(0) == 4
+    assert dataset.read(0).label == 4
     # An upright digit is wider in ink than its border: zeros have a hole in their centre, ones do not.
     means = [dataset.cache.pixels[dataset.cache.labels == digit, 0, 16, 16].float().mean() for digit in (0, 1)]
     assert means[0] < 40
@@ -43,7 +43,7 @@ def test_reads_images_in_sorted_order(
 ) -> None:
     dataset = open_data(write_data(numbered_files(70), to=to), cache_bytes=cache_bytes)
     assert (dataset.cache is None) == (cache_bytes == 0)
-    assert [number_of(dataset.image(index)) for index in range(70)] == list(range(70))
+    assert [number_of(dataset.read(index).pixels) for index in range(70)] == list(range(70))
     sample = dataset.read(3)
     assert sample.pixels.shape == (1, 4, 4)
     assert sample.pixels.dtype == np.uint8
@@ -161,7 +161,7 @@ def test_image_that_disappears(
     path = write_data(numbered_files(20))
     dataset = open_data(path, cache_bytes=0, max_bad_fraction=0.1)
     (Path(path) / "004.png").unlink()
-    assert number_of(dataset.image(4)) == 5
+    assert number_of(dataset.read(4).pixels) == 5
     assert messages == [f"image '004.png' in {path} is skipped: the file is missing"]
 
 
@@ -182,7 +182,7 @@ def test_wrong_size_is_an_error_at_the_start(
     path = write_data(numbered_files(9) | {"008.png": encode(np.zeros((3, 5)))})
     with pytest.raises(DataError, match=r"^image '008.png' is 5x3 pixels, data.fit=exact wants 4x4; set data.fit=pad"):
         open_data(path, cache_bytes=cache_bytes, max_bad_fraction=1.0)
-    assert open_data(path, cache_bytes=cache_bytes, fit="crop").image(8).max() == 0
+    assert open_data(path, cache_bytes=cache_bytes, fit="crop").read(8).pixels.max() == 0
 
 
 def test_no_worker(open_data: OpenData) -> None:

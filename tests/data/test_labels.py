@@ -23,12 +23,12 @@ def test_labels_go_with_their_images(
     labels = [["002.png", 5], ["000.png", 3], ["001.png", 0]]
     path = write_data(numbered_files(3), to=to, labels=labels)
     dataset = open_data(path, labels=True)
-    assert [dataset.label(index) for index in range(3)] == [3, 0, 5]
+    assert [dataset.read(index).label for index in range(3)] == [3, 0, 5]
     assert dataset.num_classes == 6
     assert open_data(path, labels=True, num_classes=10).num_classes == 10
     unlabelled = open_data(path)
     assert unlabelled.num_classes == 0
-    assert unlabelled.label(0) is None
+    assert unlabelled.read(0).label is None
 
 
 def test_null_and_absent_labels(write_data: WriteData, open_data: OpenData, numbered_files: Files) -> None:

@@ -36,7 +36,7 @@ def test_values_and_shapes(dataset: ImageDataset) -> None:
     assert batch.labels is not None
     assert batch.labels.dtype == torch.int64
     assert batch.labels.tolist() == indices.tolist()
-    expected = np.stack([dataset.image(int(index)) for index in indices]) / 127.5 - 1
+    expected = np.stack([dataset.read(int(index)).pixels for index in indices]) / 127.5 - 1
     np.testing.assert_allclose(batch.images.numpy(), expected, atol=1e-6)
 
 

@@ -301,7 +301,7 @@ def test_a_file_that_cannot_be_read(tmp_path: Path) -> None:
         ("zzz", f"unknown preset 'zzz'; the presets are {', '.join(preset_names())}"),
         ("my.yaml", "unknown preset 'my.yaml'; to read a file, write --config my.yaml"),
         ("../digits", "unknown preset '../digits', did you mean 'digits'?"),
-        (None, f"nothing to load; give a preset ({', '.join(preset_names())}) or --config FILE"),
+        (None, f"no preset was given; give one of {', '.join(preset_names())}, or --config FILE"),
     ],
 )
 def test_a_preset_that_is_not_there(preset: str | None, message: str) -> None:

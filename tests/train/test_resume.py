@@ -72,17 +72,35 @@ def test_resume_at_the_end_says_so(tiny: Callable[..., RunConfig], capsys: pytes
 def test_other_values_are_refused(tiny: Callable[..., RunConfig]) -> None:
     train(tiny("total_images=16", "run_dir=run"))
     with pytest.raises(CheckpointError) as caught:
-        resume_config(Path("run"), asked=None, overrides=["generator.channels=4", "seed=3"])
+        resume_config(Path("run"), asked=None, overrides=["penalties=[]", "generator.channels=4", "seed=3"])
     assert str(caught.value) == (
-        "run was trained with other values than the command line: seed, generator.channels; "
-        "leave it out, or start a new run"
+        "run was trained with seed=0, not seed=3; generator.channels=2, not generator.channels=4; "
+        "penalties=[{kind: r1, weight: 1.0, every: 8, mode: double, sigma: 0..., not penalties=[]; "
+        "a resumed run must not change them: leave the command line out or as it was, or start a new run"
     )
 
 
 def test_another_preset_is_refused(tiny: Callable[..., RunConfig]) -> None:
     train(tiny("total_images=16", "run_dir=run"))
-    with pytest.raises(CheckpointError, match="other values than the preset or file given with --resume: name"):
-        resume_config(Path("run"), asked=tiny("name=other"), overrides=[])
+    with pytest.raises(CheckpointError) as caught:
+        resume_config(Path("run"), asked=tiny("name=other", "seed=3"), overrides=[])
+    assert (
+        str(caught.value)
+        == f"run is a run of {tiny().name}, not of other; to go on with it: fastgan train --resume run"
+    )
+
+
+def test_the_same_preset_with_many_other_values_is_refused_in_a_short_line(tiny: Callable[..., RunConfig]) -> None:
+    train(tiny("total_images=16", "run_dir=run"))
+    others = (
+        "seed=3",
+        "generator.channels=4",
+        "discriminator.channels=4",
+        "optimizer.generator.eps=0.5",
+        "penalties=[]",
+    )
+    with pytest.raises(CheckpointError, match="; 2 more keys of other values; a resumed run must not change them"):
+        resume_config(Path("run"), asked=tiny(*others), overrides=[])
 
 
 def test_what_does_not_decide_the_result_may_change(tiny: Callable[..., RunConfig]) -> None:
