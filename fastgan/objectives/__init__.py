@@ -4,16 +4,16 @@ from fastgan.objectives.losses import LOSSES, AdversarialLoss, adversarial_loss
 from fastgan.objectives.modes import MODES, PenaltyMode
 from fastgan.objectives.objective import DiscriminatorObjective, GeneratorObjective, ObjectiveOutput
 from fastgan.objectives.penalties import (
-    INTERPOLATED,
     PENALTIES,
+    PenaltyRule,
     r1_penalty,
     r2_penalty,
     wgan_gp_penalty,
+    wgan_lp_penalty,
     zero_centered_penalty,
 )
 
 __all__ = [
-    "INTERPOLATED",
     "LOSSES",
     "MODES",
     "PENALTIES",
@@ -22,9 +22,11 @@ __all__ = [
     "GeneratorObjective",
     "ObjectiveOutput",
     "PenaltyMode",
+    "PenaltyRule",
     "adversarial_loss",
     "r1_penalty",
     "r2_penalty",
     "wgan_gp_penalty",
+    "wgan_lp_penalty",
     "zero_centered_penalty",
 ]

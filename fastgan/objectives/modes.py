@@ -17,7 +17,7 @@ from torch import Tensor, nn
 
 from fastgan.errors import did_you_mean
 from fastgan.nn import Dual, HasDual, has_dual
-from fastgan.objectives.penalties import CENTERS, input_gradients
+from fastgan.objectives.penalties import PENALTIES, PenaltyRule, input_gradients
 from fastgan.ops import gradient_penalty, no_weight_gradients
 
 MODES = ("double", "dual", "approximate")
@@ -52,7 +52,7 @@ def check_mode(kind: str, mode: PenaltyMode, discriminator: nn.Module) -> None:
     if mode.name == "dual" and not has_dual(discriminator):
         reason = f"mode='dual' needs a discriminator with a method dual, and {type(discriminator).__name__} has none"
         raise ValueError(f"penalty {kind}: {reason}; use mode='double'")
-    if mode.name == "approximate" and CENTERS[kind] != 0:
+    if mode.name == "approximate" and PENALTIES[kind].center != 0:
         reason = "mode='approximate' estimates |gradient|^2, and this penalty is about |gradient|"
         raise ValueError(f"penalty {kind}: {reason}; use mode='double' or 'dual'")
     if not 0 < mode.sigma < float("inf"):
@@ -64,11 +64,11 @@ def judge(
     images: Tensor,
     labels: Tensor | None,
     *,
-    center: float,
+    rule: PenaltyRule,
     mode: PenaltyMode,
     noise: Noise | None,
 ) -> Judged:
-    """Logits and penalties (|d logits / d images| - center)^2 by `mode`, whose fitness `check_mode` has seen.
+    """Logits and penalties by `mode`, whose fitness for the rule `check_mode` has seen.
 
     Args:
         images: [N, C, H, W], without a graph.
@@ -76,7 +76,7 @@ def judge(
     """
     match mode.name:
         case "dual":
-            return _judge_dual(discriminator, images, labels, center)
+            return _judge_dual(discriminator, images, labels, rule)
         case "approximate":
             assert noise is not None
             logits = discriminator(images, labels)
@@ -84,17 +84,18 @@ def judge(
             return Judged(logits, ((moved - logits) / mode.sigma).square())
     images = images.requires_grad_()
     logits = discriminator(images, labels)
-    return Judged(logits, gradient_penalty(input_gradients(logits, images), center=center))
+    gradients = input_gradients(logits, images)
+    return Judged(logits, gradient_penalty(gradients, center=rule.center, one_sided=rule.one_sided))
 
 
-def _judge_dual(discriminator: nn.Module, images: Tensor, labels: Tensor | None, center: float) -> Judged:
+def _judge_dual(discriminator: nn.Module, images: Tensor, labels: Tensor | None, rule: PenaltyRule) -> Judged:
     images = images.detach().requires_grad_()
     with torch.enable_grad(), no_weight_gradients():
         (gradients,) = torch.autograd.grad(discriminator(images, labels).sum(), images)
     # d penalty / d parameters = <d penalty / d gradients, d gradients / d parameters>.
     gradients = gradients.requires_grad_()
     with torch.enable_grad():
-        values = gradient_penalty(gradients, center=center)
+        values = gradient_penalty(gradients, center=rule.center, one_sided=rule.one_sided)
         (direction,) = torch.autograd.grad(values.sum(), gradients)
     logits, slopes = cast(HasDual, discriminator).dual(Dual(images.detach(), direction.detach()), labels)
     # The value is the penalty, the gradient that of the slope.

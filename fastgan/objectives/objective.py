@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from fastgan.objectives.losses import AdversarialLoss
 from fastgan.objectives.modes import Judged, Noise, PenaltyMode, check_mode, judge
-from fastgan.objectives.penalties import CENTERS, INTERPOLATED, PENALTIES
+from fastgan.objectives.penalties import PENALTIES
 from fastgan.ops import interpolate
 
 # Images [N, C, H, W] and labels [N] or None, to logits [N].
@@ -75,7 +75,7 @@ class DiscriminatorObjective(nn.Module):
         self._check_due(due, interpolation, noise)
         real, fake = real.detach(), fake.detach()
         real_logits, fake_logits, values = self._judge_both(real, fake, labels, due=due, noise=noise)
-        for kind in sorted(INTERPOLATED & due.keys()):
+        for kind in sorted(kind for kind in due if PENALTIES[kind].is_between):
             assert interpolation is not None
             points = interpolate(real, fake, interpolation)
             values[kind] = self._judge(kind, points, labels, noise=noise).penalties.mean()
@@ -92,7 +92,7 @@ class DiscriminatorObjective(nn.Module):
 
     def _judge(self, kind: str, images: Tensor, labels: Tensor | None, *, noise: Noise | None) -> Judged:
         mode = self.modes[kind]
-        return judge(self.discriminator, images, labels, center=CENTERS[kind], mode=mode, noise=noise)
+        return judge(self.discriminator, images, labels, rule=PENALTIES[kind], mode=mode, noise=noise)
 
     def _judge_both(
         self, real: Tensor, fake: Tensor, labels: Tensor | None, *, due: Mapping[str, float], noise: Noise | None
@@ -124,7 +124,7 @@ class DiscriminatorObjective(nn.Module):
     def _check_due(self, due: Mapping[str, float], interpolation: Tensor | None, noise: Noise | None) -> None:
         for kind in due:
             _check_kind(kind)
-            if kind in INTERPOLATED and interpolation is None:
+            if PENALTIES[kind].is_between and interpolation is None:
                 raise ValueError(
                     f"penalty {kind!r} lies between real and fake images: give interpolation, [N] in [0, 1]"
                 )

@@ -8,18 +8,36 @@ Weights multiply these formulas as they stand: Mescheder's R1 with gamma is weig
 Shape legend: N batch, C channels, H W pixels.
 """
 
+from collections.abc import Mapping
+from typing import NamedTuple
+
 import torch
 from torch import Tensor
 
 from fastgan.ops import gradient_penalty, no_weight_gradients
 
-PENALTIES = ("r1", "r2", "wgan_gp", "zero_centered")
 
-# Penalties that are taken between real and fake images and need a point on each line.
-INTERPOLATED = frozenset({"wgan_gp", "zero_centered"})
+class PenaltyRule(NamedTuple):
+    """What a penalty wants of the gradient's norm |g|: (|g| - center)^2, or max(0, |g| - center)^2 if `one_sided`.
 
-# Norm of the gradient that costs nothing.
-CENTERS = {"r1": 0.0, "r2": 0.0, "wgan_gp": 1.0, "zero_centered": 0.0}
+    Attributes:
+        center: the norm that costs nothing.
+        one_sided: whether smaller norms cost nothing, either.
+        is_between: whether it looks between real and fake images, and so needs a point on each line.
+    """
+
+    center: float = 0.0
+    one_sided: bool = False
+    is_between: bool = False
+
+
+PENALTIES: Mapping[str, PenaltyRule] = {
+    "r1": PenaltyRule(),
+    "r2": PenaltyRule(),
+    "wgan_gp": PenaltyRule(center=1.0, is_between=True),
+    "wgan_lp": PenaltyRule(center=1.0, one_sided=True, is_between=True),
+    "zero_centered": PenaltyRule(is_between=True),
+}
 
 
 def input_gradients(logits: Tensor, images: Tensor) -> Tensor:
@@ -67,6 +85,14 @@ def wgan_gp_penalty(logits: Tensor, images: Tensor) -> Tensor:
     Source: Gulrajani et al. 2017, arXiv:1704.00028.
     """
     return gradient_penalty(input_gradients(logits, images), center=1.0).mean()
+
+
+def wgan_lp_penalty(logits: Tensor, images: Tensor) -> Tensor:
+    """Mean over the batch of max(0, |d logits / d images| - 1)^2 on interpolates; arguments as `r1_penalty`.
+
+    Source: Petzka et al. 2018, arXiv:1709.08894.
+    """
+    return gradient_penalty(input_gradients(logits, images), center=1.0, one_sided=True).mean()
 
 
 def zero_centered_penalty(logits: Tensor, images: Tensor) -> Tensor:

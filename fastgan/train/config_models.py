@@ -46,7 +46,7 @@ Fit = Literal["exact", "pad", "crop", "resize"]
 Architecture = Literal["dcgan"]
 Normalization = Literal["pixel", "none"]
 LossKind = Literal["non_saturating", "hinge", "wasserstein", "least_squares", "relativistic"]
-PenaltyKind = Literal["r1", "r2", "wgan_gp", "zero_centered"]
+PenaltyKind = Literal["r1", "r2", "wgan_gp", "wgan_lp", "zero_centered"]
 PenaltyModeName = Literal["double", "dual", "approximate"]
 SchedulePolicy = Literal["alternate"]
 EngineKind = Literal["auto", "single", "flat", "ddp", "deepspeed", "fsdp2"]
@@ -237,8 +237,8 @@ def _rules(config: RunConfig) -> Iterator[BrokenRule]:
             text = f"must be at most {name}.max_channels={network.max_channels}"
             yield BrokenRule(((name, "channels"), (name, "max_channels")), network.channels, text)
     for index, penalty in enumerate(config.penalties):
-        if penalty.mode == "approximate" and penalty.kind == "wgan_gp":
-            text = "estimates the square of the gradient's norm, which wgan_gp is no function of; use double or dual"
+        if penalty.mode == "approximate" and penalty.kind in {"wgan_gp", "wgan_lp"}:
+            text = f"estimates |gradient|^2, of which {penalty.kind} is no function; use double or dual"
             keys = (("penalties", str(index), "mode"), ("penalties", str(index), "kind"))
             yield BrokenRule(keys, penalty.mode, text)
     kinds = [penalty.kind for penalty in config.penalties]

@@ -4,12 +4,16 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from fastgan.nn import Dual
 from fastgan.objectives import (
+    PENALTIES,
     DiscriminatorObjective,
+    PenaltyMode,
     adversarial_loss,
     r1_penalty,
     r2_penalty,
     wgan_gp_penalty,
+    wgan_lp_penalty,
     zero_centered_penalty,
 )
 
@@ -23,6 +27,10 @@ class Quadratic(nn.Module):
 
     def forward(self, images: Tensor, labels: Tensor | None = None) -> Tensor:
         return 0.5 * self.a * images.square().flatten(1).sum(dim=1)
+
+    def dual(self, images: Dual, labels: Tensor | None = None) -> Dual:
+        slopes = self.a * (images.value * images.tangent).flatten(1).sum(dim=1)
+        return Dual(self(images.value), slopes)
 
 
 def images_of_norms(*norms: float) -> Tensor:
@@ -51,6 +59,27 @@ def test_wgan_gp_penalty() -> None:
     assert network.a.grad.item() == pytest.approx((2 * 2 * 1 + 2 * 5 * 2) / 2)
 
 
+def test_wgan_lp_penalty_is_one_sided() -> None:
+    network, images = Quadratic(0.5), images_of_norms(1.0, 8.0).requires_grad_()
+    value = wgan_lp_penalty(network(images), images)
+    # Gradient norms 1/2, which costs nothing, and 4: (4 - 1)^2, d/da (a r - 1)^2 = 2 (a r - 1) r.
+    assert value.item() == pytest.approx(9 / 2)
+    value.backward()
+    assert network.a.grad is not None
+    assert network.a.grad.item() == pytest.approx(2 * 3 * 8 / 2)
+
+
+@pytest.mark.parametrize("mode", ["double", "dual"])
+def test_the_objective_knows_which_penalty_is_one_sided(mode: str) -> None:
+    modes = {kind: PenaltyMode(mode) for kind in PENALTIES}
+    objective = DiscriminatorObjective(Quadratic(0.5), loss=adversarial_loss("wasserstein"), modes=modes)
+    images = images_of_norms(1.0, 8.0)
+    due, here = {"wgan_gp": 1.0, "wgan_lp": 1.0}, torch.tensor([1.0, 1.0], dtype=torch.float64)
+    output = objective(images, images, penalties=due, interpolation=here)
+    assert output.statistics["penalty_wgan_gp"].item() == pytest.approx((0.5**2 + 3**2) / 2)
+    assert output.statistics["penalty_wgan_lp"].item() == pytest.approx(3**2 / 2)
+
+
 def test_images_must_require_grad() -> None:
     images = images_of_norms(1.0)
     with pytest.raises(ValueError, match=r"images\.requires_grad is False; set it before"):
@@ -63,11 +92,21 @@ PENALTY_ON_2_AND_1 = {
     "r2": 9 * 1,
     "zero_centered": 9 * 2.25,
     "wgan_gp": 3.5**2,
+    "wgan_lp": 3.5**2,
 }
 
 
 @pytest.mark.parametrize(
-    "due", [{"r1": 2.0}, {"r2": 0.5}, {"r1": 2.0, "r2": 0.5}, {"wgan_gp": 10.0}, {"r1": 1.0, "zero_centered": 4.0}, {}]
+    "due",
+    [
+        {"r1": 2.0},
+        {"r2": 0.5},
+        {"r1": 2.0, "r2": 0.5},
+        {"wgan_gp": 10.0},
+        {"wgan_lp": 2.0},
+        {"r1": 1.0, "zero_centered": 4.0},
+        {},
+    ],
 )
 def test_objective_adds_what_is_due(due: dict[str, float]) -> None:
     loss = adversarial_loss("wasserstein")
@@ -89,7 +128,7 @@ def test_objective_adds_what_is_due(due: dict[str, float]) -> None:
 def test_unknown_penalty_and_missing_interpolation_are_refused() -> None:
     objective = DiscriminatorObjective(Quadratic(1.0), loss=adversarial_loss("hinge"))
     images = images_of_norms(1.0)
-    with pytest.raises(ValueError, match="penalty 'r3' must be one of r1, r2, wgan_gp, zero_centered"):
+    with pytest.raises(ValueError, match="penalty 'r3' must be one of r1, r2, wgan_gp, wgan_lp, zero_centered"):
         objective(images, images, penalties={"r3": 1.0})
     with pytest.raises(ValueError, match="penalty 'wgan_gp' lies between real and fake images: give interpolation"):
         objective(images, images, penalties={"wgan_gp": 1.0})
