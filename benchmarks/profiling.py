@@ -33,7 +33,7 @@ def profile_call(call: Callable[[], Any], device: torch.device) -> CallProfile:
         torch.cuda.reset_peak_memory_stats(device)
     activities = [ProfilerActivity.CPU] + ([ProfilerActivity.CUDA] if device.type == "cuda" else [])
     # The memory of a CPU's tensors is only known event by event; CUDA's allocator keeps count by itself.
-    with profile(activities=activities, profile_memory=device.type == "cpu") as profiler:
+    with profile(activities=activities, profile_memory=device.type == "cpu", acc_events=True) as profiler:
         call()
         if device.type == "cuda":
             torch.cuda.synchronize(device)

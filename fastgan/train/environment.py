@@ -29,7 +29,8 @@ def environment() -> dict[str, Any]:
         "git_commit": git_commit(Path(__file__).resolve().parents[2]),
         "python": platform.python_version(),
         "platform": platform.platform(),
-        "packages": {name: package_version(name) for name in CORE_PACKAGES},
+        # Torch's own word says which build it is, with or without CUDA.
+        "packages": {name: package_version(name) for name in CORE_PACKAGES} | {"torch": torch.__version__},
         "optional_packages": {name: package_version(name) for name in [*OPTIONAL_PACKAGES, *extra_packages()]},
         "cpu": cpu_facts(),
         "gpus": gpu_facts(),
