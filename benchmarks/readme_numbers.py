@@ -43,7 +43,7 @@ def numbers(records: Mapping[Path, Record]) -> str:
         records: by path, the oldest first.
     """
     slow = {path: record for path, record in records.items() if not record.configuration.get("quick")}
-    parts = [*_steps(slow), *_kernels(slow), *_import_time(slow), *_digits(slow)]
+    parts = [*_steps(slow), *_kernels(slow), *_import_time(slow), *_digits(slow), *_precision(slow)]
     return "\n".join(parts).strip() or NOTHING
 
 
@@ -140,6 +140,19 @@ def _digits(records: Mapping[Path, Record]) -> Iterator[str]:
         half = f"{facts['num_half']:,}"
         yield f"Between samples of {half} it is {ours:.2f}; the floor, real from other real ones, {floor:.2f}."
         yield "The features are those of a digit classifier trained here; the score is no FID of other projects."
+        yield from [*_sources({path: record}), ""]
+
+
+def _precision(records: Mapping[Path, Record]) -> Iterator[str]:
+    runs = [(path, record) for path, record in records.items() if record.benchmark == "wgan_gp_precision"]
+    for path, record in runs[-1:]:
+        scores: dict[str, list[str]] = {}
+        for run in record.figures["runs"]:
+            scores.setdefault(run["precision"], []).append(f"{run['frechet_distance']:.1f}")
+        found = " and ".join(f"{', '.join(values)} in {precision}" for precision, values in scores.items())
+        images = f"{record.configuration['total_images']:,} images"
+        yield f"WGAN-GP by number format, Fréchet distance after {images}, narrow networks, one run per seed: {found}"
+        yield "([curves](benchmarks/reports/wgan_gp_precision.png))."
         yield from [*_sources({path: record}), ""]
 
 

@@ -94,6 +94,14 @@ def test_other_records_are_told_in_words() -> None:
     assert "it is 1.50; the floor, real from other real ones, 0.17." in text
 
 
+def test_number_formats_are_compared_by_their_runs() -> None:
+    runs = [{"precision": name, "frechet_distance": value} for name in ("fp32", "bf16") for value in (3.21, 4.0)]
+    found = record(benchmark="wgan_gp_precision", runs=runs)
+    text = numbers({Path("a.json"): found.model_copy(update={"configuration": {"total_images": 48000}})})
+    assert "after 48,000 images" in text
+    assert "3.2, 4.0 in fp32 and 3.2, 4.0 in bf16" in text
+
+
 def test_the_block_is_replaced_and_nothing_else() -> None:
     text = "a\n<!-- numbers -->\nold\n<!-- /numbers -->\nb\n"
     assert replace_block(text, "new") == "a\n<!-- numbers -->\nnew\n<!-- /numbers -->\nb\n"
