@@ -19,7 +19,9 @@ from fastgan.train.build import build_networks
 from fastgan.train.config import RunConfig, load_config
 from fastgan.train.log import fail, say
 
-PRESETS = ("digits", "dcgan-64")
+PRESETS = ("digits", "digits-sn", "dcgan-64")
+# What is measured beside presets, by a name of its own: the preset that it starts from, and what is changed.
+VARIANTS = {"digits-sn": ("digits", ("name=digits-sn", "discriminator.spectral_norm=true"))}
 # Enough images to see that it works.
 _QUICK = ("batch_images=8",)
 # A CPU would take a quarter of an hour for what a GPU does in seconds.
@@ -44,8 +46,9 @@ def measured_config(preset: str, options: Options) -> RunConfig:
 
 
 def load_preset(preset: str, *, is_quick: bool, overrides: Sequence[str] = ()) -> RunConfig:
-    """The preset with `overrides`, and with small batches when quick."""
-    return load_config(preset, overrides=[*(_QUICK if is_quick else ()), *overrides])
+    """The preset or variant with `overrides`, and with small batches when quick."""
+    base, changes = VARIANTS.get(preset, (preset, ()))
+    return load_config(base, overrides=[*changes, *(_QUICK if is_quick else ()), *overrides])
 
 
 def preset_case(config: RunConfig, device: torch.device) -> Case:
@@ -104,7 +107,7 @@ def _run_alone(name: str, config: RunConfig, device: torch.device) -> int:
 def main() -> int:
     """Command line; the exit code."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks.train_step", description=__doc__)
-    parser.add_argument("--preset", action="append", help="may be given several times (digits and dcgan-64)")
+    parser.add_argument("--preset", action="append", help=f"may be given several times ({', '.join(PRESETS)})")
     parser.add_argument("--memory-of", choices=NAMES, help="print the peak memory of a process that runs only this")
     add_options(parser)
     arguments = parser.parse_args()

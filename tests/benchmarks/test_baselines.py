@@ -23,7 +23,8 @@ from fastgan.train.build import build_networks, build_schedule, build_state
 from fastgan.train.config import RunConfig, load_config
 from fastgan.train.step import TrainStep
 
-SMALL = ["generator.channels=8", "discriminator.channels=8", "batch_images=4", "generator.spectral_norm=true"]
+SPECTRAL_NORM = ["generator.spectral_norm=true", "discriminator.spectral_norm=true"]
+SMALL = ["generator.channels=8", "discriminator.channels=8", "batch_images=4", *SPECTRAL_NORM]
 
 
 def networks(*overrides: str) -> tuple[DCGANGenerator, DCGANDiscriminator]:

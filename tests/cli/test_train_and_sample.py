@@ -26,6 +26,7 @@ TINY = [
     "generator.latent_dim=8",
     "discriminator.channels=2",
     "discriminator.max_channels=8",
+    "discriminator.spectral_norm=true",
     "log.num_samples=9",
     "log.tensorboard=off",
     "precision=fp32",

@@ -20,6 +20,7 @@ TINY = (
     "generator.latent_dim=8",
     "discriminator.channels=2",
     "discriminator.max_channels=8",
+    "discriminator.spectral_norm=true",
     "log.tensorboard=off",
     "log.num_samples=4",
     "device=cpu",

@@ -126,8 +126,8 @@ ALL_KEYS = ", ".join(RunConfig.model_fields)
         ("micro_batch_images=300", "micro_batch_images=300 must divide batch_images=32; nearest: 32"),
         ("total_images=31", "total_images=31 must be at least batch_images=32"),
         ("data.num_classes=3", "data.num_classes=3 needs data.labels=true; set that, or data.num_classes=null"),
-        ("generator.channels=200", "generator.channels=200 must be at most generator.max_channels=128"),
-        ("discriminator.max_channels=8", "discriminator.channels=32 must be at most discriminator.max_channels=8"),
+        ("generator.channels=200", "generator.channels=200 must be at most generator.max_channels=96"),
+        ("discriminator.max_channels=8", "discriminator.channels=24 must be at most discriminator.max_channels=8"),
         (
             "penalties=[{kind: r1, weight: 1}, {kind: r2, weight: 1}, {kind: r1, weight: 2}]",
             "penalties.2.kind=r1 is also the kind of penalties.0; list every kind once",
