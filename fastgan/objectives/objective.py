@@ -19,6 +19,8 @@ from fastgan.ops import interpolate
 
 # Images [N, C, H, W] and labels [N] or None, to logits [N].
 Discriminator = Callable[[Tensor, Tensor | None], Tensor]
+# Makes images [N, C, H, W] when they are needed.
+MakeImages = Callable[[], Tensor]
 
 
 class ObjectiveOutput(NamedTuple):
@@ -53,7 +55,7 @@ class DiscriminatorObjective(nn.Module):
     def forward(
         self,
         real: Tensor,
-        fake: Tensor,
+        fake: Tensor | MakeImages,
         labels: Tensor | None = None,
         *,
         penalties: Mapping[str, float] | None = None,
@@ -63,7 +65,8 @@ class DiscriminatorObjective(nn.Module):
         """loss(D(real), D(fake)) + sum over penalties of weight * penalty.
 
         Args:
-            real, fake: [N, C, H, W]; detached here, so that no gradient reaches the generator.
+            real, fake: [N, C, H, W]; detached here, so that no gradient reaches the generator. `fake` may be a function
+                that makes the images: it is called when the real ones have been judged, in a pass of their own.
             labels: [N] int64 classes of real and fake samples alike, or None.
             penalties: weight of each penalty that is due in this update.
             interpolation: [N] in [0, 1], the weights of real images; only for penalties on interpolates.
@@ -71,10 +74,9 @@ class DiscriminatorObjective(nn.Module):
         Raises:
             ValueError: for an unknown penalty, or one without the `interpolation` or `noise` that it needs.
         """
-        due = dict(penalties or {})
-        self._check_due(due, interpolation, noise)
-        real, fake = real.detach(), fake.detach()
-        real_logits, fake_logits, values = self._judge_both(real, fake, labels, due=due, noise=noise)
+        due = self._checked_due(penalties or {}, interpolation, noise)
+        real = real.detach()
+        real_logits, fake_logits, fake, values = self._judge_both(real, fake, labels, due=due, noise=noise)
         for kind in sorted(kind for kind in due if PENALTIES[kind].is_between):
             assert interpolation is not None
             points = interpolate(real, fake, interpolation)
@@ -94,34 +96,52 @@ class DiscriminatorObjective(nn.Module):
         mode = self.modes[kind]
         return judge(self.discriminator, images, labels, rule=PENALTIES[kind], mode=mode, noise=noise)
 
+    def _judge_side(
+        self, kind: str, images: Tensor, labels: Tensor | None, *, due: Mapping[str, float], noise: Noise | None
+    ) -> tuple[Tensor, dict[str, Tensor]]:
+        """Logits of one side's images, and its penalty `kind` where that is due."""
+        if kind not in due:
+            return self.discriminator(images, labels), {}
+        judged = self._judge(kind, images, labels, noise=noise)
+        return judged.logits, {kind: judged.penalties.mean()}
+
     def _judge_both(
-        self, real: Tensor, fake: Tensor, labels: Tensor | None, *, due: Mapping[str, float], noise: Noise | None
-    ) -> tuple[Tensor, Tensor, dict[str, Tensor]]:
-        """Real and fake logits, and the penalties R1 and R2 where due; one pass over both where that is cheapest."""
+        self,
+        real: Tensor,
+        fake: Tensor | MakeImages,
+        labels: Tensor | None,
+        *,
+        due: Mapping[str, float],
+        noise: Noise | None,
+    ) -> tuple[Tensor, Tensor, Tensor, dict[str, Tensor]]:
+        """Real and fake logits, fake images, and the penalties R1 and R2 where due."""
         sides = [kind for kind in ("r1", "r2") if kind in due]
-        if len(sides) == 1 or len({self.modes[kind] for kind in sides}) == 2:
-            # A pass over both would carry zeros, or another mode, through the other half.
-            values = {}
-            logits = []
-            for kind, images in (("r1", real), ("r2", fake)):
-                if kind in due:
-                    judged = self._judge(kind, images, labels, noise=noise)
-                    values[kind] = judged.penalties.mean()
-                    logits.append(judged.logits)
-                else:
-                    logits.append(self.discriminator(images, labels))
-            return logits[0], logits[1], values
+        # A pass over both must not carry zeros, or another mode, through one half.
+        if isinstance(fake, Tensor) and len(sides) != 1 and len({self.modes[kind] for kind in sides}) < 2:
+            fake = fake.detach()
+            return self._judge_together(real, fake, labels, has_penalties=bool(sides), noise=noise)
+        real_logits, values = self._judge_side("r1", real, labels, due=due, noise=noise)
+        fake = (fake if isinstance(fake, Tensor) else fake()).detach()
+        fake_logits, of_fakes = self._judge_side("r2", fake, labels, due=due, noise=noise)
+        return real_logits, fake_logits, fake, values | of_fakes
+
+    def _judge_together(
+        self, real: Tensor, fake: Tensor, labels: Tensor | None, *, has_penalties: bool, noise: Noise | None
+    ) -> tuple[Tensor, Tensor, Tensor, dict[str, Tensor]]:
+        """As `_judge_both`, in one pass."""
         num_real = real.shape[0]
         images, labels = torch.cat([real, fake]), None if labels is None else torch.cat([labels, labels])
-        if not sides:
+        if not has_penalties:
             both: Tensor = self.discriminator(images, labels)
-            return both[:num_real], both[num_real:], {}
+            return both[:num_real], both[num_real:], fake, {}
         twice = None if noise is None else lambda: noise().repeat(2, 1, 1, 1)
         judged = self._judge("r1", images, labels, noise=twice)
         values = {"r1": judged.penalties[:num_real].mean(), "r2": judged.penalties[num_real:].mean()}
-        return judged.logits[:num_real], judged.logits[num_real:], values
+        return judged.logits[:num_real], judged.logits[num_real:], fake, values
 
-    def _check_due(self, due: Mapping[str, float], interpolation: Tensor | None, noise: Noise | None) -> None:
+    def _checked_due(
+        self, due: Mapping[str, float], interpolation: Tensor | None, noise: Noise | None
+    ) -> Mapping[str, float]:
         for kind in due:
             _check_kind(kind)
             if PENALTIES[kind].is_between and interpolation is None:
@@ -130,6 +150,7 @@ class DiscriminatorObjective(nn.Module):
                 )
             if self.modes[kind].name == "approximate" and noise is None:
                 raise ValueError(f"penalty {kind!r} has the mode 'approximate': give noise, which makes [N, C, H, W]")
+        return due
 
 
 class GeneratorObjective(nn.Module):
