@@ -24,12 +24,14 @@ class Demands:
     has_penalties: its loss differentiates a gradient.
     has_spectral_norm: its layers' weights are read outside of the layers.
     compresses: gradients are to be sent in fewer bits.
+    overlaps: gradients are to be sent while the other network computes.
     """
 
     network: str
     has_penalties: bool
     has_spectral_norm: bool
     compresses: bool
+    overlaps: bool
 
 
 def choose_engine(kind: str, stage: int | None, *, world: World, demands: Demands) -> EngineChoice:
@@ -50,6 +52,9 @@ def choose_engine(kind: str, stage: int | None, *, world: World, demands: Demand
     if demands.compresses and kind not in {"flat", "ddp"}:
         remedy = "use ddp or flat; for deepspeed, communication_data_type in parallel.deepspeed_config"
         raise ConfigError(f"parallel.compression=bf16 is not done by {asked}; {remedy}")
+    if demands.overlaps and kind not in {"flat", "ddp"}:
+        reason = "has nothing to send" if kind == "single" else "waits for its gradients within the backward pass"
+        raise ConfigError(f"parallel.overlap=true: {asked} {reason}; use ddp or flat, or parallel.overlap=false")
     if kind != "deepspeed":
         return EngineChoice(kind)
     chosen = EngineChoice(kind, DEFAULT_STAGE if stage is None else stage)

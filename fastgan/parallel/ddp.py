@@ -10,16 +10,17 @@ from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
 from fastgan.parallel.engine import Output
-from fastgan.parallel.single import SingleEngine
+from fastgan.parallel.sums import SummingEngine, Sums
 
 
-class DdpEngine(SingleEngine):
+class DdpEngine(SummingEngine):
     """Wraps the objective, so that each backward pass belongs to one wrapped forward pass, penalties included.
 
     Args:
         objective: the network with its loss; rank 0's parameters and buffers are sent to all.
         optimizer: over the parameters of the objective.
         communication_dtype: in which gradients are sent and averaged; None for their own.
+        overlap: the averages may still be under way after the backward pass, until the gradient is needed.
     """
 
     def __init__(
@@ -28,12 +29,14 @@ class DdpEngine(SingleEngine):
         *,
         optimizer: torch.optim.Optimizer,
         communication_dtype: torch.dtype | None = None,
+        overlap: bool = False,
     ) -> None:
-        super().__init__(objective, optimizer=optimizer)
+        super().__init__(objective, optimizer=optimizer, communication_dtype=communication_dtype)
         options: dict[str, Any] = {"gradient_as_bucket_view": True, **_no_buffer_sync()}
         self._wrapped = DistributedDataParallel(objective, process_group=_group(), **options)
-        if communication_dtype is not None:
-            self._wrapped.register_comm_hook(communication_dtype, _compressed_mean)
+        self._overlap = overlap
+        if overlap or communication_dtype is not None:
+            self._wrapped.register_comm_hook(self._sums, _start_mean)
         # DDP averages; the weights of micro-batches are shares of the global batch, which must be summed.
         self._num_ranks = torch_dist.get_world_size()
 
@@ -46,6 +49,8 @@ class DdpEngine(SingleEngine):
     def backward(self, loss: Tensor, *, weight: Fraction, is_last: bool) -> None:
         """Adds the gradient of `weight * loss`."""
         super().backward(loss, weight=weight * self._num_ranks, is_last=is_last)
+        if not self._overlap:
+            self.wait()
 
 
 def _group() -> torch_dist.ProcessGroup | None:
@@ -68,18 +73,15 @@ def _no_buffer_sync() -> dict[str, bool]:
     return {"forward_sync_buffers" if "forward_sync_buffers" in known else "broadcast_buffers": False}
 
 
-def _compressed_mean(
-    dtype: torch.dtype,
+def _start_mean(
+    sums: Sums,
     bucket: torch_dist.GradBucket,  # type: ignore[name-defined]
 ) -> torch.futures.Future[Tensor]:
-    """The mean of the bucket over all ranks, sent and summed in `dtype`. DDP insists on these annotations."""
-    sent = bucket.buffer().to(dtype).div_(torch_dist.get_world_size())
-    work = torch_dist.all_reduce(sent, async_op=True)
-    assert work is not None
+    """Starts the mean of the bucket over all ranks and says that it is done, so that DDP does not wait for it.
 
-    def receive(future: torch.futures.Future[list[Tensor]]) -> Tensor:
-        mean: Tensor = bucket.buffer().copy_(future.value()[0])
-        return mean
-
-    done: torch.futures.Future[Tensor] = work.get_future().then(receive)
+    Gradients are views of the bucket, which is not used again before `Sums.wait`. DDP insists on these annotations.
+    """
+    sums.start(bucket.buffer().mul_(1 / torch_dist.get_world_size()))
+    done: torch.futures.Future[Tensor] = torch.futures.Future()
+    done.set_result(bucket.buffer())
     return done

@@ -1,22 +1,23 @@
-"""Every rank holds everything; gradients are summed in flat buckets after the local backward pass.
+"""Every rank holds everything; gradients are summed over the ranks in flat buckets.
 
-There are no hooks: autograd runs as on one process, penalties included, and only its result is reduced. That makes this
-engine the one that the others are compared with. The sums are started behind the backward pass and awaited where the
-gradient is first needed, so that whatever is computed in between hides them.
+By default the sums start behind the local backward pass, without a hook: autograd runs as on one process, penalties
+included, and only its result is reduced. That makes this engine the one that the others are compared with. With
+`overlap` a bucket is sent as soon as the last backward pass of the update has finished its gradients; the same buckets
+with the same content, so that no bit of the result depends on it. Either way the sums are awaited where the gradient is
+first needed, and what is computed in between hides them.
 """
 
 from fractions import Fraction
 
 import torch
-import torch.distributed as torch_dist
 from torch import Tensor, nn
 
-from fastgan.parallel.single import SingleEngine
+from fastgan.parallel.sums import SummingEngine
 
 BUCKET_BYTES = 25 << 20
 
 
-class FlatEngine(SingleEngine):
+class FlatEngine(SummingEngine):
     """Sums gradients over all ranks in buckets of parameters of one type.
 
     Args:
@@ -24,6 +25,7 @@ class FlatEngine(SingleEngine):
         optimizer: over the parameters of the objective.
         bucket_bytes: a bucket is sent when it holds this much.
         communication_dtype: in which gradients are sent and summed; None for their own.
+        overlap: send while the backward pass is still running.
     """
 
     def __init__(
@@ -33,54 +35,55 @@ class FlatEngine(SingleEngine):
         optimizer: torch.optim.Optimizer,
         bucket_bytes: int = BUCKET_BYTES,
         communication_dtype: torch.dtype | None = None,
+        overlap: bool = False,
     ) -> None:
-        super().__init__(objective, optimizer=optimizer)
+        super().__init__(objective, optimizer=optimizer, communication_dtype=communication_dtype)
         self._buckets = make_buckets(list(objective.parameters()), bucket_bytes=bucket_bytes)
-        self._communication_dtype = communication_dtype
-        self._sums: list[tuple[list[nn.Parameter], Tensor, torch_dist.Work]] = []
+        self._sent: list[Tensor] = []
+        # Parameters of each bucket whose gradient the last backward pass still owes; empty outside of that pass.
+        self._owed: list[set[nn.Parameter]] = []
+        if overlap:
+            for parameter in objective.parameters():
+                parameter.register_post_accumulate_grad_hook(self._note_gradient)  # type: ignore[no-untyped-call]
 
     def backward(self, loss: Tensor, *, weight: Fraction, is_last: bool) -> None:
-        """Adds the gradient of `weight * loss`; starts the sums over ranks after the last micro-batch."""
+        """Adds the gradient of `weight * loss`; the sums over ranks have started after the last micro-batch."""
+        if is_last:
+            self._owed = [set(bucket) for bucket in self._buckets]
         super().backward(loss, weight=weight, is_last=is_last)
         if is_last:
-            self._start_sums()
-
-    def step(self) -> None:
-        """One optimizer step with the global gradient, which is cleared."""
-        self.wait()
-        super().step()
-
-    def discard(self) -> None:
-        """Clears the gradient without a step."""
-        self.wait()
-        super().discard()
-
-    def gradient_norm(self) -> Tensor:
-        """Scalar float32: the 2-norm of the global gradient."""
-        self.wait()
-        return super().gradient_norm()
+            self._owed = []
+            # Also a gradient that this rank's batch did not touch: every rank sends equally many numbers.
+            self._send_until(len(self._buckets))
 
     def wait(self) -> None:
         """Puts the sums that were started into the parameters' `grad`."""
-        sums, self._sums = self._sums, []
-        for bucket, flat, work in sums:
-            work.wait()
+        super().wait()
+        sent, self._sent = self._sent, []
+        # Nothing was sent when there was no backward pass since the step before.
+        for bucket, flat in zip(self._buckets, sent, strict=False):
             parts = torch.split(flat, [parameter.numel() for parameter in bucket])
             for parameter, part in zip(bucket, parts, strict=True):
                 assert parameter.grad is not None
                 parameter.grad.copy_(part.view(parameter.shape))
 
-    def _start_sums(self) -> None:
-        for bucket in self._buckets:
+    def _note_gradient(self, parameter: Tensor) -> None:
+        """Sends the buckets that are complete, each after those before it: in the same order on all ranks."""
+        if not self._owed:
+            return
+        for owed in self._owed:
+            owed.discard(parameter)
+        self._send_until(next((i for i, owed in enumerate(self._owed) if owed), len(self._owed)))
+
+    def _send_until(self, end: int) -> None:
+        """Starts the sums of the buckets before number `end` that have not been sent."""
+        for bucket in self._buckets[len(self._sent) : end]:
             for parameter in bucket:
-                # Every rank must send equally many numbers, also for a parameter that its batch did not touch.
                 if parameter.grad is None:
                     parameter.grad = torch.zeros_like(parameter)
             flat = torch.cat([parameter.grad.reshape(-1) for parameter in bucket if parameter.grad is not None])
-            flat = flat if self._communication_dtype is None else flat.to(self._communication_dtype)
-            work = torch_dist.all_reduce(flat, async_op=True)
-            assert work is not None
-            self._sums.append((bucket, flat, work))
+            self._sums.start(flat)
+            self._sent.append(flat)
 
 
 def make_buckets(parameters: list[nn.Parameter], *, bucket_bytes: int) -> list[list[nn.Parameter]]:

@@ -18,6 +18,7 @@ def make_engine(
     make_optimizer: MakeOptimizer,
     device: torch.device,
     communication_dtype: torch.dtype | None = None,
+    overlap: bool = False,
     deepspeed: Mapping[str, Any] | None = None,
 ) -> Engine:
     """The engine around the objective, whose network has its weights already: sharding engines take them over.
@@ -25,19 +26,19 @@ def make_engine(
     Args:
         make_optimizer: builds the optimizer over the objective's parameters, sharded or not.
         communication_dtype: of `flat` and `ddp`: in which gradients are sent.
+        overlap: of `flat` and `ddp`: communicate while other things are computed.
         deepspeed: settings from `zero_config.deepspeed_settings`, for `deepspeed`.
     """
     # Only the engine that is used is imported: torch without distributed support can still train alone.
     if choice.kind == "single":
         return SingleEngine(objective, optimizer=make_optimizer(objective))
-    if choice.kind == "flat":
+    if choice.kind in {"flat", "ddp"}:
+        from fastgan.parallel.ddp import DdpEngine
         from fastgan.parallel.flat import FlatEngine
 
-        return FlatEngine(objective, optimizer=make_optimizer(objective), communication_dtype=communication_dtype)
-    if choice.kind == "ddp":
-        from fastgan.parallel.ddp import DdpEngine
-
-        return DdpEngine(objective, optimizer=make_optimizer(objective), communication_dtype=communication_dtype)
+        kind = FlatEngine if choice.kind == "flat" else DdpEngine
+        optimizer = make_optimizer(objective)
+        return kind(objective, optimizer=optimizer, communication_dtype=communication_dtype, overlap=overlap)
     if choice.kind == "fsdp2":
         from fastgan.parallel.fsdp2 import Fsdp2Engine
 

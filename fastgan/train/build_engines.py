@@ -33,6 +33,7 @@ def choose_engines(config: RunConfig, *, world: World) -> dict[str, EngineChoice
             has_penalties=name == "discriminator" and bool(config.penalties),
             has_spectral_norm=network.spectral_norm,
             compresses=parallel.compression != "none",
+            overlaps=parallel.overlap,
         )
         stage = parallel.stage if own.stage is None else own.stage
         choices[name] = choose_engine(own.engine or parallel.engine, stage, world=world, demands=demands)
@@ -62,5 +63,6 @@ def build_engine(
         make_optimizer=lambda module: build_optimizer(module, adam),
         device=device,
         communication_dtype=torch.bfloat16 if parallel.compression == "bf16" else None,
+        overlap=parallel.overlap,
         deepspeed=settings,
     )

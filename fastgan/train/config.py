@@ -70,6 +70,7 @@ KEYS_FREE_ON_RESUME = (
     "data.max_bad_fraction",
     "device",
     "micro_batch_images",
+    "profile",
     "checkpoint",
     "log",
     "parallel",

@@ -28,6 +28,7 @@ from fastgan.train.sample import generate
 from fastgan.train.state import TrainState
 from fastgan.train.step import TrainStep
 from fastgan.train.step_statistics import FiniteGuard, Statistics, diverged
+from fastgan.train.trace import NoTrace, Trace, num_steps_to_trace
 
 
 @dataclass(frozen=True)
@@ -167,7 +168,7 @@ def run_loop(run: Run, *, interrupt: Interrupt) -> int:
     config, schedule, state, world = run.config, run.schedule, run.state, run.world
     statistics, guard = Statistics(), FiniteGuard(world)
     agreement = Agreement(world, signal=lambda: interrupt.received or 0)
-    log = _open_log(run)
+    log, trace = _open_log(run), _open_trace(run)
     loader = Loader(
         run.dataset,
         seed=config.seed,
@@ -184,8 +185,10 @@ def run_loop(run: Run, *, interrupt: Interrupt) -> int:
         ema=config.ema,
         device=run.device,
         agreement=agreement,
+        overlap=config.parallel.overlap,
+        trace=trace,
     )
-    with log, loader:
+    with log, loader, trace:
         finished = False
         while not finished:
             # One step; the next one's images are decoded meanwhile.
@@ -194,7 +197,8 @@ def run_loop(run: Run, *, interrupt: Interrupt) -> int:
             following = schedule.advance(state.schedule)
             if following.images_seen < config.total_images:
                 step.prefetch(schedule.plan(following, world.rank))
-            result = step.run(plan)
+            with trace.step(plan.step):
+                result = step.run(plan)
             guard.watch(result, step=plan.step, images_seen=before)
             state.schedule = following
             statistics.merge(result)
@@ -203,16 +207,19 @@ def run_loop(run: Run, *, interrupt: Interrupt) -> int:
             # What is due. A signal counts from here on, so that the last step has all of it.
             signal = agreement.signal
             finished = state.images_seen >= config.total_images or signal > 0
-            if finished or _is_due(before, state.images_seen, every=config.log.every_images):
+            intervals = config.log.every_images, config.checkpoint.every_images, config.log.samples_every_images
+            tick_due, checkpoint_due, samples_due = (
+                finished or _is_due(before, state.images_seen, every=every) for every in intervals
+            )
+            if tick_due or checkpoint_due or samples_due:
+                step.finish(statistics)
                 guard.check()
+            if tick_due:
                 log.tick(state.images_seen, statistics.read(world) | agreement.skipped())
                 statistics = Statistics()
-            if finished or _is_due(before, state.images_seen, every=config.checkpoint.every_images):
-                guard.check()
+            if checkpoint_due:
                 save_checkpoint(run.run_dir, state, facts=run.facts, keep=config.checkpoint.keep, world=world)
-            samples_due = finished or _is_due(before, state.images_seen, every=config.log.samples_every_images)
             if samples_due and world.is_main:
-                guard.check()
                 write_samples(run, log)
     return signal
 
@@ -226,6 +233,13 @@ def _open_log(run: Run) -> RunLog | SilentLog:
         start_images=run.state.images_seen,
         tensorboard=run.config.log.tensorboard,
     )
+
+
+def _open_trace(run: Run) -> Trace | NoTrace:
+    if not run.config.profile:
+        return NoTrace()
+    num_steps = num_steps_to_trace(run.config)
+    return Trace(run.run_dir, num_steps=num_steps, device=run.device, world=run.world)
 
 
 def write_samples(run: Run, log: RunLog | SilentLog) -> None:

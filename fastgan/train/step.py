@@ -5,8 +5,8 @@ Shape legend: N samples of a micro-batch, Z latent size, C channels, H W pixels.
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from functools import partial
-from typing import NamedTuple
+from functools import cache, partial
+from typing import NamedTuple, Protocol
 
 import torch
 from torch import Tensor, nn
@@ -16,12 +16,13 @@ from fastgan.data import Batch, Loader
 from fastgan.dist import ALONE
 from fastgan.nn import SpectrallyNormalized
 from fastgan.parallel import Engine
-from fastgan.schedule import MicroBatch, Plan, Update
+from fastgan.schedule import MicroBatch, Network, Plan, Update
 from fastgan.train.agreement import Agreement
 from fastgan.train.config import EmaConfig
 from fastgan.train.ema import ema_decay, update_ema
 from fastgan.train.state import TrainState
 from fastgan.train.step_statistics import Statistics
+from fastgan.train.trace import NoTrace, Trace
 
 
 class Inputs(NamedTuple):
@@ -36,8 +37,27 @@ class Inputs(NamedTuple):
     latents: Tensor
 
 
+class Complete(Protocol):
+    """The end of an update: agreement, optimizer step, and what follows it."""
+
+    def __call__(self, *, into: Statistics) -> None:
+        """Makes it; `into` gets what the update reports."""
+        ...
+
+
+class Pending(NamedTuple):
+    """An update of `network` that has its gradients and lacks its optimizer step."""
+
+    network: Network
+    complete: Complete
+
+
 class TrainStep:
     """Executes plans on a state: draws the inputs, runs the engines, follows with EMA and spectral norm.
+
+    With `overlap`, an optimizer step waits until its network is needed, so that gradients travel in the meantime: the
+    discriminator's while the generator makes images, the generator's while the discriminator judges real images. The
+    computation is the same, in another order. Without it nothing is pending from one update to the next.
 
     Args:
         state: changed in place.
@@ -47,6 +67,8 @@ class TrainStep:
         ema: of the generator.
         device: of the networks.
         agreement: of the ranks on which updates are made.
+        overlap: whether the engines were built for it.
+        trace: is told what runs.
     """
 
     def __init__(
@@ -59,6 +81,8 @@ class TrainStep:
         ema: EmaConfig,
         device: torch.device | str,
         agreement: Agreement | None = None,
+        overlap: bool = False,
+        trace: Trace | NoTrace | None = None,
     ) -> None:
         self.state = state
         self.loader = loader
@@ -67,11 +91,20 @@ class TrainStep:
         self.ema = ema
         self.device = torch.device(device)
         self.agreement = agreement or Agreement(ALONE)
+        self.overlap = overlap
+        self.trace = trace or NoTrace()
+        self._pending: Pending | None = None
         # Real samples of the latest discriminator update, which the generator's update may need once more.
         self._batches: dict[tuple[int, int], Batch] = {}
 
     def run(self, plan: Plan) -> Statistics:
-        """Makes the plan's updates in order. The caller advances `state.schedule`."""
+        """Makes the plan's updates in order. The caller advances `state.schedule`.
+
+        With overlap the last update still lacks its optimizer step, which the next call or `finish` makes.
+
+        Returns:
+            Statistics of the updates that were finished.
+        """
         statistics = Statistics()
         # A generator forward whose images serve both networks; only kept from one update to the next.
         shared: Tensor | None = None
@@ -81,46 +114,82 @@ class TrainStep:
             else:
                 self._update_generator(update, statistics, shared=shared, plan=plan)
                 shared = None
+            if not self.overlap:
+                self.finish(statistics)
         return statistics
 
+    def finish(self, statistics: Statistics) -> None:
+        """Makes the optimizer step that is still to come, if there is one, and adds what its update reports."""
+        pending, self._pending = self._pending, None
+        if pending is not None:
+            with self.trace.span(f"{pending.network}: optimizer step"):
+                pending.complete(into=statistics)
+
     def _update_discriminator(self, update: Update, statistics: Statistics) -> Tensor | None:
-        """One optimizer step of the discriminator. Returns images with their graph if the generator can use them."""
-        state, engine, maker = self.state, self.state.discriminator_engine, self.state.generator_engine
+        """Gradients of the discriminator. Returns images with their graph if the generator can use them."""
+        engine, maker = self.state.discriminator_engine, self.state.generator_engine
         # With several micro-batches the graphs would stay in memory all at once, which is what they are to avoid:
         # the generator's update then makes the same images again.
         keep_graph = update.shared_fakes and len(update.micro_batches) == 1 and maker.keeps_graph
-        fake: Tensor | None = None
         self._batches.clear()
         parts = Statistics()
         for micro in update.micro_batches:
             inputs, is_last = self._inputs(micro), micro is update.micro_batches[-1]
-            with torch.set_grad_enabled(keep_graph), maker.gathered():
-                fake = state.generator(inputs.latents, inputs.labels)
-            output = engine(
-                inputs.real,
-                fake,
-                inputs.labels,
-                is_last=is_last,
-                penalties={penalty.kind: penalty.weight for penalty in update.penalties},
-                interpolation=self._interpolation(micro),
-                noise=partial(self._noise, micro, inputs.real.shape),
-            )
-            engine.backward(output.loss, weight=micro.weight, is_last=is_last)
+            make_fake = cache(partial(self._make_fake, inputs, statistics, keep_graph=keep_graph))
+            if self._is_pending("discriminator"):
+                make_fake()  # while the gradients of the update before travel
+                self.finish(statistics)
+            # With overlap the generator's gradients travel while real images are judged; then come the fakes.
+            fake = make_fake if self.overlap else make_fake()
+            with self.trace.span("discriminator: forward"):
+                output = engine(
+                    inputs.real,
+                    fake,
+                    inputs.labels,
+                    is_last=is_last,
+                    penalties={penalty.kind: penalty.weight for penalty in update.penalties},
+                    interpolation=self._interpolation(micro),
+                    noise=partial(self._noise, micro, inputs.real.shape),
+                )
+            with self.trace.span("discriminator: backward"):
+                engine.backward(output.loss, weight=micro.weight, is_last=is_last)
             parts.add(output.statistics, weight=float(micro.weight))
-        self._step(engine, state.discriminator, parts, into=statistics)
-        return fake if keep_graph else None
+        self._pending = Pending("discriminator", partial(self._step, engine, self.state.discriminator, parts))
+        return make_fake() if keep_graph else None
+
+    def _make_fake(self, inputs: Inputs, statistics: Statistics, *, keep_graph: bool) -> Tensor:
+        """[N, C, H, W] from the generator as it is after all of its updates."""
+        if self._is_pending("generator"):
+            self.finish(statistics)
+        generator, engine = self.state.generator, self.state.generator_engine
+        with self.trace.span("generator: images"), torch.set_grad_enabled(keep_graph), engine.gathered():
+            images: Tensor = generator(inputs.latents, inputs.labels)
+        return images
 
     def _update_generator(self, update: Update, statistics: Statistics, *, shared: Tensor | None, plan: Plan) -> None:
-        """One optimizer step of the generator, through a frozen discriminator, then of its average."""
+        """Gradients of the generator, through a frozen discriminator."""
         state, engine = self.state, self.state.generator_engine
+        fake = shared
+        if fake is None and self._is_pending("discriminator") and engine.keeps_graph:
+            # The first images, while the discriminator's gradients travel.
+            fake = self._make_fake(self._inputs(update.micro_batches[0]), statistics, keep_graph=True)
+        self.finish(statistics)
         parts = Statistics()
         with state.discriminator_engine.gathered(), frozen(state.discriminator):
             for micro in update.micro_batches:
                 inputs, is_last = self._inputs(micro), micro is update.micro_batches[-1]
-                output = engine(inputs.latents, inputs.labels, is_last=is_last, real=inputs.real, fake=shared)
-                engine.backward(output.loss, weight=micro.weight, is_last=is_last)
+                with self.trace.span("generator: forward"):
+                    output = engine(inputs.latents, inputs.labels, is_last=is_last, real=inputs.real, fake=fake)
+                with self.trace.span("generator: backward"):
+                    engine.backward(output.loss, weight=micro.weight, is_last=is_last)
                 parts.add(output.statistics, weight=float(micro.weight))
-        self._step(engine, state.generator, parts, into=statistics)
+                fake = None
+        self._pending = Pending("generator", partial(self._step_generator, parts, plan))
+
+    def _step_generator(self, parts: Statistics, plan: Plan, *, into: Statistics) -> None:
+        """The generator's optimizer step, then one of its average."""
+        state, engine = self.state, self.state.generator_engine
+        self._step(engine, state.generator, parts, into=into)
         decay = ema_decay(
             half_life_images=self.ema.half_life_images,
             rampup=self.ema.rampup,
@@ -130,6 +199,10 @@ class TrainStep:
         )
         with engine.gathered():
             update_ema(state.generator_ema, state.generator, decay=decay)
+
+    def _is_pending(self, network: Network) -> bool:
+        """Whether an update of `network` has its gradients, perhaps still travelling, and lacks its optimizer step."""
+        return self._pending is not None and self._pending.network == network
 
     def _step(self, engine: Engine, network: SpectrallyNormalized, parts: Statistics, *, into: Statistics) -> None:
         """One optimizer step, if all ranks can make it; else the update's gradient and statistics are dropped."""

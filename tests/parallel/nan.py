@@ -8,6 +8,7 @@ import torch.distributed as dist
 from fastgan.data import Batch
 from fastgan.train.agreement import Agreement
 from fastgan.train.step import TrainStep
+from fastgan.train.step_statistics import Statistics
 from tests.parallel import toy
 from tests.parallel.toy import Case, NumberedImages
 
@@ -38,10 +39,12 @@ def train_with_nan(case: Case, all_bad: bool) -> dict[str, Any]:
         ema=toy.EmaConfig(half_life_images=24, rampup=None),
         device="cpu",
         agreement=agreement,
+        overlap=case.overlap,
     )
     skipped, records = [], []
     for _ in range(case.num_steps):
         records.append(step.run(schedule.plan(state.schedule, world.rank)).read(world))
         state.schedule = schedule.advance(state.schedule)
         skipped.append(agreement.num_skipped)
+    step.finish(Statistics())
     return {"rank": dist.get_rank(), "skipped": skipped, "records": records, "weights": toy.whole_weights(state)}

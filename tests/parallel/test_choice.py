@@ -10,7 +10,7 @@ from fastgan.parallel import Demands, EngineChoice, check_stages, choose_engine
 from fastgan.parallel.zero_config import deepspeed_settings
 
 TWO = World(rank=0, num_ranks=2, is_launched=True)
-PLAIN = Demands(network="discriminator", has_penalties=False, has_spectral_norm=False, compresses=False)
+PLAIN = Demands(network="discriminator", has_penalties=False, has_spectral_norm=False, compresses=False, overlaps=False)
 
 
 def demands(**changes: bool) -> Demands:
@@ -31,6 +31,11 @@ def test_auto_is_ddp_with_several_processes_and_single_with_one() -> None:
         ("deepspeed", 3, TWO, {"has_penalties": True}, "cannot differentiate a gradient.*use stage 2 or fsdp2"),
         ("deepspeed", 3, TWO, {"has_spectral_norm": True}, "spectral norm reads.*discriminator.spectral_norm=false"),
         ("fsdp2", None, TWO, {"compresses": True}, "parallel.compression=bf16 is not done by.*use ddp or flat"),
+        ("auto", None, ALONE, {"overlaps": True}, "parallel.overlap=true: parallel.engine=single.*has nothing to send"),
+        *(
+            (kind, None, TWO, {"overlaps": True}, f"parallel.engine={kind} .*waits for its gradients .*use ddp or flat")
+            for kind in ("fsdp2", "deepspeed")
+        ),
     ],
 )
 def test_an_engine_that_cannot_is_refused(

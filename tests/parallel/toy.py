@@ -42,6 +42,9 @@ class Case:
     loss: str = "non_saturating"
     num_steps: int = 5
     spectral_norm: bool = True
+    overlap: bool = False
+    discriminator_updates: int = 1
+    generator_updates: int = 1
 
 
 class PathObjective(GeneratorObjective):
@@ -102,23 +105,22 @@ def build(case: Case) -> TrainState:
         generator=generator,
         discriminator=discriminator,
         generator_ema=average,
-        generator_engine=engine(
-            case.generator, kind(generator, discriminator=discriminator, loss=loss), optimizer=case.optimizer
-        ),
-        discriminator_engine=engine(
-            case.discriminator, DiscriminatorObjective(discriminator, loss=loss), optimizer=case.optimizer
-        ),
+        generator_engine=engine(case.generator, kind(generator, discriminator=discriminator, loss=loss), case=case),
+        discriminator_engine=engine(case.discriminator, DiscriminatorObjective(discriminator, loss=loss), case=case),
         schedule=ScheduleState(),
     )
 
 
-def engine(choice: EngineChoice, objective: nn.Module, *, optimizer: str) -> Engine:
-    settings = deepspeed_settings(choice.stage, {}, on_warning=print) if choice.kind == "deepspeed" else None
+def engine(choice: EngineChoice, objective: nn.Module, *, case: Case) -> Engine:
+    # DeepSpeed's own buckets are 2 GB each.
+    small = {"zero_optimization": {"reduce_bucket_size": 100_000, "allgather_bucket_size": 100_000}}
+    settings = deepspeed_settings(choice.stage, small, on_warning=print) if choice.kind == "deepspeed" else None
     return make_engine(
         choice,
         objective,
-        make_optimizer=make_optimizer(optimizer),
+        make_optimizer=make_optimizer(case.optimizer),
         device=torch.device("cpu"),
+        overlap=case.overlap,
         deepspeed=settings,
     )
 
@@ -133,6 +135,8 @@ def schedule_of(case: Case, world: World) -> Alternate:
         micro_batch_images=case.micro_batch_images,
         penalties=tuple(LazyPenalty(kind, 0.5) for kind in case.penalties),
         share_fakes=case.share_fakes,
+        discriminator_updates=case.discriminator_updates,
+        generator_updates=case.generator_updates,
         num_ranks=world.num_ranks,
     )
 
@@ -149,11 +153,15 @@ def train_steps(state: TrainState, case: Case, *, loader: Any = None) -> list[di
         ema=EmaConfig(half_life_images=24, rampup=None),
         device="cpu",
         agreement=Agreement(world),
+        overlap=case.overlap,
     )
     records = []
     for _ in range(case.num_steps):
-        records.append(step.run(schedule.plan(state.schedule, world.rank)).read(world))
+        statistics = step.run(schedule.plan(state.schedule, world.rank))
         state.schedule = schedule.advance(state.schedule)
+        if len(records) + 1 == case.num_steps:
+            step.finish(statistics)
+        records.append(statistics.read(world))
     return records
 
 
