@@ -1,15 +1,16 @@
-"""The vocabulary of a schedule: penalties, micro-batches, updates, and the plan of one rank for one step."""
+"""The vocabulary of a schedule: penalties, micro-batches, updates, collectives, and the plan of one step."""
 
 import hashlib
 import math
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from fractions import Fraction
-from typing import Literal
+from typing import Literal, NamedTuple
 
 from fastgan.errors import ConfigError
 from fastgan.schedule.state import ScheduleState
 
 Network = Literal["discriminator", "generator"]
+CollectiveKind = Literal["gradient", "vote", "publish"]
 
 
 @dataclass(frozen=True)
@@ -71,42 +72,145 @@ class MicroBatch:
     weight: Fraction
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Update:
-    """One optimizer step of one network.
+    """One optimizer step of one network, by the ranks of `group` together.
 
     The version of a network is the number of updates that it has had: this one makes version `version` out of
-    `version - 1`, and must see version `reads` of the other network. With `shared_fakes` its latents are those of
-    an update of the other network in the same step, with the generator unchanged between them, so that one generator
-    forward per micro-batch serves both.
+    `version - 1`, and must see version `reads` of the other network. It shows the real samples from `first_sample` on
+    and takes the latents from `first_latent` on; `micro_batches` are one rank's part of them, none while no rank is
+    meant. With `shared_fakes` its latents are those of an update of the other network in the same step, with the
+    generator unchanged between them, so that one generator forward per micro-batch serves both. A generator's update
+    that is not `adversarial` leaves the discriminator out of its loss.
     """
 
     network: Network
     version: int
     reads: int
-    penalties: tuple[DuePenalty, ...]
-    shared_fakes: bool
-    micro_batches: tuple[MicroBatch, ...]
+    group: range
+    first_sample: int
+    first_latent: int
+    penalties: tuple[DuePenalty, ...] = ()
+    shared_fakes: bool = False
+    adversarial: bool = True
+    micro_batches: tuple[MicroBatch, ...] = ()
+
+
+class Ticket(NamedTuple):
+    """The place of a collective in the one order in which every rank issues its collectives."""
+
+    step: int
+    place: int
+
+
+@dataclass(frozen=True)
+class Collective:
+    """What the ranks of `group` do together.
+
+    gradient   the sum of the gradients of `networks` over the group
+    vote       whether all ranks of the group can make the updates of `networks`: a few integers
+    publish    the weights of `networks` from one rank of the group to the others
+    """
+
+    ticket: Ticket
+    kind: CollectiveKind
+    networks: tuple[Network, ...]
+    group: range
+
+
+@dataclass(frozen=True)
+class Exchange:
+    """Version `version` of `network`, sent by `source` to the ranks `targets`, which only read it.
+
+    `source` and `targets` are neighbours, so that together they are a range.
+    """
+
+    ticket: Ticket
+    network: Network
+    version: int
+    source: int
+    targets: range
+
+    @property
+    def group(self) -> range:
+        """The ranks that take part."""
+        return range(min(self.source, self.targets.start), max(self.source + 1, self.targets.stop))
+
+    @property
+    def collective(self) -> Collective:
+        """The exchange as what its ranks do together."""
+        return Collective(self.ticket, "publish", (self.network,), self.group)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Step:
+    """What all ranks together do from `state` on; `num_images` is what the clock advances by.
+
+    First the `exchanges` start and the `arrivals`, exchanges started in this step or earlier ones, are awaited; then
+    come the `updates`, those of one rank in this order. With `is_joint` one pass through both networks serves both
+    updates.
+    """
+
+    state: ScheduleState
+    num_ranks: int
+    num_images: int
+    updates: tuple[Update, ...]
+    exchanges: tuple[Exchange, ...] = ()
+    arrivals: tuple[Exchange, ...] = ()
+    is_joint: bool = False
+
+    @property
+    def collectives(self) -> tuple[Collective, ...]:
+        """In ticket order. A rank that is alone in its group has nothing to do together with others."""
+        found = [exchange.collective for exchange in self.exchanges]
+        for together in [self.updates] if self.is_joint else [(update,) for update in self.updates]:
+            group = together[0].group
+            networks = tuple(update.network for update in together)
+            kinds: list[tuple[CollectiveKind, tuple[Network, ...]]] = [("gradient", (name,)) for name in networks]
+            for kind, names in [*kinds, ("vote", networks)] if len(group) > 1 else []:
+                found.append(Collective(Ticket(self.state.step, len(found)), kind, names, group))
+        return tuple(found)
+
+    @property
+    def digest(self) -> str:
+        """16 hexadecimal digits over all of it: what ranks must agree on before they begin."""
+        return hashlib.blake2b(repr(self).encode(), digest_size=8).hexdigest()
 
 
 @dataclass(frozen=True)
 class Plan:
-    """What rank `rank` of `num_ranks` does, in this order, from `state` on; `num_images` is the step's on the clock."""
+    """What rank `rank` does of a step, in this order: its `updates` with its micro-batches."""
 
-    state: ScheduleState
+    whole: Step
     rank: int
-    num_ranks: int
-    num_images: int
     updates: tuple[Update, ...]
+
+    @property
+    def state(self) -> ScheduleState:
+        """Where the schedule stands before the step."""
+        return self.whole.state
 
     @property
     def step(self) -> int:
         """The number of the step, counted from 0."""
-        return self.state.step
+        return self.whole.state.step
+
+    @property
+    def num_ranks(self) -> int:
+        """Ranks of the run."""
+        return self.whole.num_ranks
+
+    @property
+    def num_images(self) -> int:
+        """Real images by which the clock advances."""
+        return self.whole.num_images
+
+    @property
+    def collectives(self) -> tuple[Collective, ...]:
+        """Those that the rank takes part in, in ticket order."""
+        return tuple(collective for collective in self.whole.collectives if self.rank in collective.group)
 
     @property
     def digest(self) -> str:
-        """16 hexadecimal digits over what all ranks must agree on: everything but the rank and its micro-batches."""
-        updates = [replace(update, micro_batches=()) for update in self.updates]
-        shared = repr((self.state, self.num_ranks, self.num_images, updates))
-        return hashlib.blake2b(shared.encode(), digest_size=8).hexdigest()
+        """The digest of the whole step, equal on all ranks."""
+        return self.whole.digest

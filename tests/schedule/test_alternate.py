@@ -1,8 +1,6 @@
 """Every promise of the policy `alternate`, over random worlds, settings and steps."""
 
-import json
 from dataclasses import replace
-from fractions import Fraction
 
 import pytest
 from hypothesis import given
@@ -56,27 +54,6 @@ def updates_of_steps(policy: Alternate, steps: int) -> list[Update]:
     return [update for step in range(steps) for update in policy.plan(state_after(policy, step)).updates]
 
 
-@given(policies(), num_steps)
-def test_samples_are_disjoint_and_cover_the_batch(policy: Alternate, steps: int) -> None:
-    state = state_after(policy, steps)
-    for updates in zip(*(plan.updates for plan in plans_of_all_ranks(policy, state)), strict=True):
-        micro_batches = [micro for update in updates for micro in update.micro_batches]
-        for firsts in ([m.first_sample for m in micro_batches], [m.first_latent for m in micro_batches]):
-            numbers = [
-                n for m, first in zip(micro_batches, firsts, strict=True) for n in range(first, first + m.num_samples)
-            ]
-            assert numbers == list(range(numbers[0], numbers[0] + policy.batch_images))
-
-
-@given(policies(), num_steps)
-def test_weights_sum_to_one_and_follow_the_number_of_samples(policy: Alternate, steps: int) -> None:
-    plans = plans_of_all_ranks(policy, state_after(policy, steps))
-    for updates in zip(*(plan.updates for plan in plans), strict=True):
-        micro_batches = [micro for update in updates for micro in update.micro_batches]
-        assert sum(micro.weight for micro in micro_batches) == 1
-        assert all(micro.weight == Fraction(micro.num_samples, policy.batch_images) for micro in micro_batches)
-
-
 @given(policies(max_ranks=4), num_steps)
 def test_real_samples_are_new_at_every_discriminator_update(policy: Alternate, steps: int) -> None:
     updates = updates_of_steps(policy, steps)
@@ -109,31 +86,6 @@ def test_latents_are_new_at_every_update_unless_shared(policy: Alternate, steps:
         assert sorted(set(batches)) == list(range(steps * (per_step - 1)))
     else:
         assert batches == list(range(steps * per_step))
-
-
-@given(policies(), st.data())
-def test_shared_fakes_mark_equal_micro_batches_of_one_generator_version(policy: Alternate, data: st.DataObject) -> None:
-    rank = data.draw(st.integers(0, policy.num_ranks - 1))
-    updates = policy.plan(ScheduleState(), rank).updates
-    marked = [update for update in updates if update.shared_fakes]
-    assert len(marked) == (2 if policy.share_fakes else 0)
-    if policy.share_fakes:
-        discriminator, generator = marked
-        assert (discriminator.network, generator.network) == ("discriminator", "generator")
-        assert discriminator.micro_batches == generator.micro_batches
-        assert discriminator.reads == generator.version - 1
-
-
-@given(policies(max_ranks=4), num_steps)
-def test_versions_count_updates_and_reads_are_current(policy: Alternate, steps: int) -> None:
-    versions = {"discriminator": 0, "generator": 0}
-    for update in updates_of_steps(policy, steps):
-        other = "generator" if update.network == "discriminator" else "discriminator"
-        assert update.version == versions[update.network] + 1
-        assert update.reads == versions[other]
-        versions[update.network] = update.version
-    state = state_after(policy, steps)
-    assert versions == {"discriminator": state.discriminator_updates, "generator": state.generator_updates}
 
 
 @given(policies(), num_steps)
@@ -172,15 +124,6 @@ def test_a_penalty_is_due_at_update_zero_and_at_every_multiple_of_its_interval()
     assert [(due.kind, due.weight) for due in updates[4].penalties] == [("r1", 2.0), ("r2", 2.0)]
 
 
-@given(policies(), num_steps, st.data())
-def test_plan_after_a_resume_equals_the_plan_without_one(policy: Alternate, steps: int, data: st.DataObject) -> None:
-    rank = data.draw(st.integers(0, policy.num_ranks - 1))
-    state = state_after(policy, steps)
-    resumed = ScheduleState.from_json(json.loads(json.dumps(state.to_json())))
-    assert policy.plan(resumed, rank) == policy.plan(state, rank)
-    assert policy.advance(resumed) == policy.advance(state)
-
-
 @given(policies(), num_steps)
 def test_ranks_agree_on_the_digest_and_on_all_but_their_samples(policy: Alternate, steps: int) -> None:
     plans = plans_of_all_ranks(policy, state_after(policy, steps))
@@ -210,12 +153,6 @@ def test_the_digest_shows_any_difference_between_ranks() -> None:
     ]
     digests = {base.plan(state).digest, *(plan.digest for plan in others)}
     assert len(digests) == len(others) + 1
-
-
-@given(policies())
-def test_the_state_does_not_depend_on_the_number_of_ranks(policy: Alternate) -> None:
-    alone = replace(policy, num_ranks=1)
-    assert state_after(alone, 3) == state_after(policy, 3)
 
 
 @pytest.mark.parametrize(
