@@ -1,7 +1,8 @@
 """Training steps of the digits preset under each parallel engine: `python -m benchmarks.bench_parallel`.
 
 `single` is one process with all cores or one GPU; the others have a process per GPU, or two that share the cores.
-All of them train on the same batch, and their first losses must agree before they are timed.
+All of them train on the same batch, and their first losses must agree before they are timed. `bare_ddp` is torch's DDP
+in a loop without fastgan's plans, engines and votes: what those cost is the difference to `ddp`.
 """
 
 from __future__ import annotations
@@ -22,7 +23,7 @@ from torch import Tensor
 
 from benchmarks.harness import Case, Provider
 from benchmarks.op_counts import Counts
-from benchmarks.parallel_worker import COMPARED, COUNT, MARK, PERIOD, make_step
+from benchmarks.parallel_worker import BARE_DDP, COMPARED, COUNT, KEPT, MARK, PERIOD, make_step
 from benchmarks.runner import Options, main_of
 from benchmarks.step_providers import steps_per_period
 from benchmarks.train_step import load_preset
@@ -31,8 +32,8 @@ from fastgan.train.config_models import EngineKind
 
 ROOT = Path(__file__).resolve().parents[1]
 SINGLE = "single"
-ENGINES = (SINGLE, *(engine for engine in get_args(EngineKind) if engine not in {"auto", SINGLE}))
-QUICK_ENGINES = (SINGLE, "ddp")
+ENGINES = (SINGLE, BARE_DDP, *(engine for engine in get_args(EngineKind) if engine not in {"auto", SINGLE}))
+QUICK_ENGINES = (SINGLE, BARE_DDP, "ddp")
 # Engines add gradients up in different orders, and the generator's first loss follows a discriminator's update.
 _TOLERANCE = 1e-3
 _END_SECONDS = 10.0
@@ -67,6 +68,7 @@ def _provider(engine: str, options: Options, num_processes: int) -> Provider:
         build=lambda: Engine(engine, options, num_processes=count),
         check=lambda run, inputs: run.first_losses,
         count=lambda run: run.count(),
+        kept=lambda run: run.kept_bytes(),
         close=lambda run: run.close(),
     )
 
@@ -111,6 +113,10 @@ class Engine:
     def count(self) -> Counts:
         """What one step asks of torch on rank 0."""
         return Counts(**self._ask(COUNT))
+
+    def kept_bytes(self) -> int:
+        """Memory of the tensors of rank 0 between two steps."""
+        return self._ask(KEPT)["num_bytes"]
 
     def _ask(self, command: str) -> dict[str, int]:
         stream = self._processes[0].stdin

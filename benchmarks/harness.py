@@ -38,6 +38,7 @@ class Provider:
         check: outputs to compare with float64, where `run` itself returns none that can be compared.
         dtype: where it is not that of the case.
         count: the operators of a call, where the process that asks cannot see them.
+        kept: the bytes of tensors that live between calls, where a process of its own knows them.
         close: ends what `run` holds on to, such as processes; called when the case has been measured.
     """
 
@@ -47,6 +48,7 @@ class Provider:
     check: Callable[[Run, Inputs], Sequence[Tensor]] = lambda run, inputs: run(*inputs)
     dtype: str | None = None
     count: Callable[[Run], Counts] | None = None
+    kept: Callable[[Run], int] | None = None
     close: Callable[[Run], None] = lambda run: None
 
 
@@ -82,7 +84,7 @@ class Case:
 
 def measure_case(case: Case, settings: Settings, ceilings: Ceilings | None = None) -> list[Row]:
     """One row for each provider, in their order."""
-    found = _Findings({}, {}, {}, {}, {})
+    found = _Findings({}, {}, {}, {}, {}, {})
     with best_kernels(), contextlib.ExitStack() as stack:
         runs = _admit(case, found, stack)
         calls = _calls(case, runs, settings)
@@ -104,6 +106,8 @@ def _look_inside(case: Case, provider: Provider, run: Run, call: Callable[[int],
         if case.counts_ops:
             count = provider.count
             found.counts[provider.name] = count_ops(lambda: call(0)) if count is None else count(run)
+        if provider.kept is not None:
+            found.kept[provider.name] = provider.kept(run)
     except Exception as error:  # the others go on
         found.refused[provider.name] = _reason(error)
 
@@ -115,6 +119,7 @@ class _Findings(NamedTuple):
     refused: dict[str, str]
     profiles: dict[str, CallProfile]
     counts: dict[str, Counts]
+    kept: dict[str, int]
     samples: dict[str, Samples]
 
 
@@ -154,6 +159,7 @@ def _with_profile(row: Row, time: Spread, found: _Findings, ceilings: Ceilings |
             "num_ops": counts and counts.num_ops,
             "num_collectives": counts and counts.num_collectives,
             "num_bytes_sent": counts and counts.num_bytes_sent,
+            "num_bytes_kept": found.kept.get(row.provider),
         }
     )
 

@@ -7,17 +7,20 @@ the command to end.
 from __future__ import annotations
 
 import argparse
+import gc
 import json
 import sys
 from collections.abc import Callable
 
 import torch
 import torch.distributed as dist
+from torch import Tensor
 
+from benchmarks.baselines.bare_ddp import BareDdpStep
 from benchmarks.op_counts import count_ops
 from benchmarks.step_providers import RandomImages, steps_per_period
 from benchmarks.train_step import load_preset
-from fastgan.dist import World, process_group, world_from_environment
+from fastgan.dist import World, process_group, sum_over_ranks, world_from_environment
 from fastgan.errors import FastganError
 from fastgan.train.agreement import Agreement
 from fastgan.train.build import build_schedule, build_state
@@ -26,7 +29,9 @@ from fastgan.train.log import fail, say
 from fastgan.train.precision import choose_device
 from fastgan.train.step import TrainStep
 
-PERIOD, COUNT, END = "period", "count", "end"
+PERIOD, COUNT, KEPT, END = "period", "count", "kept", "end"
+# Not an engine: torch's DDP in a loop without fastgan's machinery.
+BARE_DDP = "bare_ddp"
 # What the first step says of itself must be the same under every engine.
 COMPARED = ("loss_discriminator", "loss_generator")
 # Before every answer: libraries write to the same stream.
@@ -34,13 +39,15 @@ MARK = "@@ "
 _TIMEOUT_SECONDS = 120.0
 
 
-def serve(config: RunConfig, world: World, device: torch.device) -> None:
-    """Builds the state, says the first step's losses, and obeys commands until the end."""
-    step = make_step(config, world, device)
+def serve(config: RunConfig, step: Callable[[], dict[str, float]], *, world: World, device: torch.device) -> None:
+    """Says the first step's losses, and obeys commands until the end."""
     _answer(world, step())
     while (command := _next_command(world)) != END:
         if command == COUNT:
             _answer(world, count_ops(step)._asdict())
+            continue
+        if command == KEPT:
+            _answer(world, {"num_bytes": living_tensor_bytes()})
             continue
         for _ in range(steps_per_period(config)):
             step()
@@ -75,6 +82,33 @@ def make_step(config: RunConfig, world: World, device: torch.device) -> Callable
     return make
 
 
+def make_bare_step(config: RunConfig, world: World, device: torch.device) -> Callable[[], dict[str, float]]:
+    """As `make_step`, of the loop without fastgan's machinery."""
+    images = RandomImages(config, device, torch.channels_last)
+    step = BareDdpStep(
+        config, world=world, draw_images=lambda first, number: images.batch(first, number).images, device=device
+    )
+
+    def make() -> dict[str, float]:
+        losses = step.run()
+        if step.num_updates > 1:
+            return {}
+        sums = sum_over_ranks(world, torch.stack([losses[name].double() for name in COMPARED]))
+        return dict(zip(COMPARED, (sums / world.num_ranks).tolist(), strict=True))
+
+    return make
+
+
+def living_tensor_bytes() -> int:
+    """Memory of all tensors of this process: weights, gradients, optimizer state, and the benchmark's few images."""
+    found = [x for x in gc.get_objects() if isinstance(x, Tensor)]
+    found += [x.grad for x in found if x.is_leaf and x.grad is not None]
+    # A sharded tensor is a description of the whole and holds its part.
+    parts = [getattr(x, "_local_tensor", x) for x in found]
+    storages = [x.untyped_storage() for x in parts if x.device.type != "meta" and x.layout is torch.strided]
+    return sum({storage.data_ptr(): storage.nbytes() for storage in storages}.values())
+
+
 def _next_command(world: World) -> str:
     """The next line of rank 0, the same on all ranks."""
     found = [(sys.stdin.readline().strip() or END) if world.is_main else ""]
@@ -96,11 +130,14 @@ def main() -> int:
     parser.add_argument("--quick", action="store_true")
     arguments = parser.parse_args()
     try:
-        config = load_preset("digits", is_quick=arguments.quick, overrides=[f"parallel.engine={arguments.engine}"])
+        is_bare = arguments.engine == BARE_DDP
+        engine = "ddp" if is_bare else arguments.engine
+        config = load_preset("digits", is_quick=arguments.quick, overrides=[f"parallel.engine={engine}"])
         world = world_from_environment()
         device = choose_device(arguments.device, world)
         with process_group(world, device=device, timeout_seconds=_TIMEOUT_SECONDS):
-            serve(config, world, device)
+            make = make_bare_step if is_bare else make_step
+            serve(config, make(config, world, device), world=world, device=device)
     except FastganError as error:
         fail(str(error))
         return error.exit_code

@@ -43,7 +43,7 @@ def numbers(records: Mapping[Path, Record]) -> str:
         records: by path, the oldest first.
     """
     slow = {path: record for path, record in records.items() if not record.configuration.get("quick")}
-    parts = [*_steps(slow), *_kernels(slow), *_import_time(slow), *_digits(slow), *_precision(slow)]
+    parts = [*_steps(slow), *_parallel(slow), *_kernels(slow), *_import_time(slow), *_digits(slow), *_precision(slow)]
     return "\n".join(parts).strip() or NOTHING
 
 
@@ -78,6 +78,23 @@ def _step_table(case: str, rows: Sequence[Row]) -> Iterator[str]:
         cells = [row.provider, f"{row.items_per_second:,.0f}", f"{slow:,.0f} to {fast:,.0f}"]
         yield f"| {' | '.join([*cells, format_ratio(row, rows[0]), format_bytes(memory)])} |"
     yield ""
+
+
+def _parallel(records: Mapping[Path, Record]) -> Iterator[str]:
+    for path, record, rows in _newest(records, "parallel"):
+        yield f"Training steps by engine, {rows[0].case}; the last three columns are those of one process:"
+        yield ""
+        yield "| engine | images/s | 20th to 80th percentile | compared | collectives | sent | tensors kept |"
+        yield "|---|---|---|---|---|---|---|"
+        for row in rows:
+            if row.time is None or row.num_items is None:
+                yield f"| {row.provider} | {row.refused} | | | | | |"
+                continue
+            slow, fast = (row.num_items / milliseconds * 1e3 for milliseconds in (row.time.p80, row.time.p20))
+            cells = [row.provider, f"{row.items_per_second:,.0f}", f"{slow:,.0f} to {fast:,.0f}"]
+            cells += [format_ratio(row, rows[0]), str(row.num_collectives), format_bytes(row.num_bytes_sent)]
+            yield f"| {' | '.join([*cells, format_bytes(row.num_bytes_kept)])} |"
+        yield from ["", *_sources({path: record}), ""]
 
 
 def _kernels(records: Mapping[Path, Record]) -> Iterator[str]:

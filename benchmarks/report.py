@@ -99,8 +99,8 @@ def table(rows: Sequence[Row]) -> list[str]:
 def _cells(row: Row, base: Row) -> tuple[str, ...]:
     if row.time is None:
         return (row.provider, row.dtype, str(row.refused), *[""] * (len(_HEADER) - 3))
-    memory = row.process_peak_bytes if row.process_peak_bytes is not None else row.peak_memory_bytes
-    kind = " (process)" if row.process_peak_bytes is not None else ""
+    memories = {" (process)": row.process_peak_bytes, "": row.peak_memory_bytes, " (kept)": row.num_bytes_kept}
+    kind, memory = next(((kind, found) for kind, found in memories.items() if found is not None), ("", None))
     return (
         row.provider,
         row.dtype,

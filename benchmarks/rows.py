@@ -72,6 +72,7 @@ class Row(_Model):
         num_launches: of all kernels in one call.
         device_microseconds: sum over all kernels in one call.
         num_ops, num_collectives, num_bytes_sent: operators of torch and communication in one call, where counted.
+        num_bytes_kept: of all tensors of the first process between calls, where counted.
     """
 
     benchmark: str
@@ -96,6 +97,7 @@ class Row(_Model):
     num_ops: Count | None = None
     num_collectives: Count | None = None
     num_bytes_sent: Count | None = None
+    num_bytes_kept: Count | None = None
 
     @model_validator(mode="after")
     def _has_time_or_reason(self) -> Self:

@@ -48,10 +48,10 @@ class RandomImages:
         self._num_batches_drawn = 0
 
     def batch(self, first_sample: int, num_samples: int) -> Batch:
-        """The samples from `first_sample` on, a batch or a part of one; every few batches they repeat."""
-        number, offset = divmod(first_sample, self._batch_images)
-        images = self._batches[number % _NUM_BATCHES][offset : offset + num_samples]
-        return Batch(images, None, first_sample)
+        """Part of the next batch: the samples that stand there in every batch of `batch_images`."""
+        images = self.draw()
+        first = first_sample % len(images)
+        return Batch(images[first : first + num_samples], None, first_sample)
 
     def draw(self) -> Tensor:
         """The next batch [N, C, R, R] in [-1, 1]."""

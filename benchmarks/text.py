@@ -53,6 +53,8 @@ def row_line(row: Row, *, base: Row) -> str:
         f"{ratio} of {base.provider}" if ratio and row.provider != base.provider else "",
         f"{format_share(row.share_of_roofline)} of the roofline" if row.share_of_roofline is not None else "",
         format_bytes(row.peak_memory_bytes),
+        f"{row.num_collectives} collectives with {format_bytes(row.num_bytes_sent)}" if row.num_collectives else "",
+        f"{format_bytes(row.num_bytes_kept)} kept" if row.num_bytes_kept else "",
     ]
     return f"{title}: {', '.join(fact for fact in facts if fact)}"
 

@@ -82,11 +82,17 @@ def test_a_step_row_says_what_the_step_asks_of_torch() -> None:
 
 def test_the_engines_of_the_configuration_are_measured_and_communication_is_counted() -> None:
     assert bench_parallel.ENGINES[0] == "single"
-    assert {*bench_parallel.ENGINES, "auto"} == set(get_args(EngineKind))
+    assert {*bench_parallel.ENGINES, "auto"} == {*get_args(EngineKind), "bare_ddp"}
     (case,) = bench_parallel.cases(QUICK)
-    single, ddp = measure_case(case, ONCE)
+    single, bare, ddp = measure_case(case, ONCE)
     assert (single.num_collectives, single.num_bytes_sent) == (0, 0)
     assert ddp.num_collectives > 0
+    # The ranks vote on both updates of a step: two small messages beside the gradients.
+    assert ddp.num_collectives - bare.num_collectives == 2
+    assert 0 < ddp.num_bytes_sent - bare.num_bytes_sent < 100
+    # Gradients, weights, their average and two moments of each: DDP holds all of it on every rank.
+    assert 0 <= ddp.num_bytes_kept - bare.num_bytes_kept < 0.1 * bare.num_bytes_kept
+    assert single.num_bytes_kept > 1_000_000
     assert ddp.num_bytes_sent > 100_000
     assert single.peak_memory_bytes is None
 
