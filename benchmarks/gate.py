@@ -39,9 +39,9 @@ def limit_of_yardstick(dtype: torch.dtype) -> float:
     return max(1e-2, 16 * torch.finfo(dtype).eps)
 
 
-def limit_of_others(yardstick_error: float, dtype: torch.dtype) -> float:
-    """Twice the error of torch in the same dtype, but not less than rounding."""
-    return max(2 * yardstick_error, torch.finfo(dtype).eps, _ROUNDING)
+def limit_of_others(yardstick_error: float, dtype: torch.dtype, *, factor: float = 2.0) -> float:
+    """`factor` times the error of torch in the same dtype, but not less than rounding."""
+    return max(factor * yardstick_error, torch.finfo(dtype).eps, _ROUNDING)
 
 
 def complaint(error: float, limit: float) -> str | None:

@@ -32,7 +32,9 @@ _HEADER = (
     "rate",
     "compared",
     "roofline",
+    "GB/s",
     "memory",
+    "launches",
     "longest kernel",
 )
 
@@ -110,7 +112,9 @@ def _cells(row: Row, base: Row) -> tuple[str, ...]:
         format_rate(row),
         format_ratio(row, base),
         format_share(row.share_of_roofline),
+        f"{row.num_bytes / row.time.p50 / 1e6:,.3g}" if row.num_bytes is not None else "",
         format_bytes(memory) + kind,
+        "" if row.num_launches is None else str(row.num_launches),
         f"`{row.kernels[0].name[:60]}`" if row.kernels else "",
     )
 

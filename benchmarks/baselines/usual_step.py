@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from benchmarks.baselines.usual_networks import UsualDiscriminator, UsualGenerator
+from benchmarks.baselines.usual_penalty import usual_discriminator_loss
 from fastgan.models import DCGANDiscriminator, DCGANGenerator
 from fastgan.objectives import adversarial_loss
 from fastgan.train.config import AdamConfig, RunConfig
@@ -89,15 +90,7 @@ class UsualStep:
 
     def _update_discriminator(self, real: Tensor, fake: Tensor) -> Tensor:
         due = {p.kind: p.weight * p.every for p in self.config.penalties if self.num_steps % p.every == 0}
-        real = real.detach().requires_grad_("r1" in due)
-        fake = fake.detach().requires_grad_("r2" in due)
-        with self._autocast():
-            real_logits, fake_logits = self.discriminator(real).float(), self.discriminator(fake).float()
-        loss = self.loss.discriminator(real_logits, fake_logits)
-        for kind, weight in due.items():
-            logits, images = (real_logits, real) if kind == "r1" else (fake_logits, fake)
-            (gradients,) = torch.autograd.grad(logits.sum(), images, create_graph=True)
-            loss = loss + weight * gradients.pow(2).sum(dim=(1, 2, 3)).mean()
+        loss = usual_discriminator_loss(self._judge, self.loss, real, fake, due=due)
         self.discriminator_optimizer.zero_grad()
         loss.backward()
         self.discriminator_optimizer.step()
@@ -105,9 +98,8 @@ class UsualStep:
 
     def _update_generator(self, real: Tensor, fake: Tensor) -> Tensor:
         self.discriminator.requires_grad_(not self.variant.freeze_and_share)
-        with self._autocast():
-            fake_logits = self.discriminator(fake).float()
-            real_logits = self.discriminator(real).float() if self.loss.generator_reads_real else None
+        fake_logits = self._judge(fake)
+        real_logits = self._judge(real) if self.loss.generator_reads_real else None
         loss = self.loss.generator(fake_logits, real_logits)
         self.generator_optimizer.zero_grad()
         loss.backward()
@@ -127,6 +119,11 @@ class UsualStep:
             averaged.lerp_(parameter, 1 - decay)
         for copied, buffer in zip(self.average.buffers(), self.generator.buffers(), strict=True):
             copied.copy_(buffer)
+
+    def _judge(self, images: Tensor) -> Tensor:
+        with self._autocast():
+            logits: Tensor = self.discriminator(images)
+        return logits.float()
 
     def _autocast(self) -> contextlib.AbstractContextManager[object]:
         if not self.variant.autocast:

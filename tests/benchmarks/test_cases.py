@@ -146,7 +146,7 @@ def test_a_wrong_spectral_norm_is_found(monkeypatch: pytest.MonkeyPatch) -> None
     provider = Provider("late", build=lambda: _iterated_twice(case))
     rows = measure_case(Case(**{**vars(case), "providers": (*case.providers, provider)}), ONCE)
     times = {row.provider: row.time for row in rows}
-    assert times["torch parametrization"] is not None
+    assert times["torch, real and fake pass"] is not None
     assert times["fastgan reference"] is not None
     assert times["late"] is None
 

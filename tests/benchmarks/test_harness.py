@@ -119,6 +119,7 @@ def test_a_tolerance_stands_in_for_the_yardstick() -> None:
 
 def test_the_limit_is_twice_torchs_error_and_never_below_rounding() -> None:
     assert limit_of_others(0.25, torch.bfloat16) == 0.5
+    assert limit_of_others(0.25, torch.bfloat16, factor=8.0) == 2.0
     assert limit_of_others(0.0, torch.bfloat16) == torch.finfo(torch.bfloat16).eps
     assert limit_of_others(0.0, torch.float32) == 2e-6
 
