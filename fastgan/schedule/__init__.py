@@ -22,6 +22,7 @@ from fastgan.schedule.plan import (
 )
 from fastgan.schedule.policy import Policy
 from fastgan.schedule.program import Action, Compute, Start, Wait, overlap, program
+from fastgan.schedule.show import schedule_table
 from fastgan.schedule.split import Split
 from fastgan.schedule.state import Agreed, ScheduleState
 
@@ -52,4 +53,5 @@ __all__ = [
     "execute",
     "overlap",
     "program",
+    "schedule_table",
 ]

@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 from fastgan.schedule.plan import Update
-from fastgan.schedule.policy import Policy, check_at_least_one
+from fastgan.schedule.policy import Policy, check_at_least_one, counted
 from fastgan.schedule.state import ScheduleState
 
 
@@ -27,6 +27,11 @@ class Alternate(Policy):
         remedy = "an update of either network is part of every step"
         check_at_least_one("schedule.discriminator_updates", self.discriminator_updates, remedy)
         check_at_least_one("schedule.generator_updates", self.generator_updates, remedy)
+
+    def _summary(self) -> str:
+        discriminator = counted(self.discriminator_updates, "discriminator update")
+        generator = counted(self.generator_updates, "generator update")
+        return f"{discriminator}, then {generator} per step" + (", fakes shared" if self.share_fakes else "")
 
     def _updates(self, state: ScheduleState) -> tuple[Update, ...]:
         return self._alternating(

@@ -51,6 +51,11 @@ class Balance(Policy):
             band = f"schedule.low_percent={self.low_percent} and schedule.high_percent={self.high_percent}"
             raise ConfigError(f"{band} must lie in -100 to 100, the range of the sign statistic; give 20 and 60")
 
+    def _summary(self) -> str:
+        band = f"a sign statistic of {self.low_percent}% to {self.high_percent}%"
+        updates = f"{self.min_updates} to {self.max_updates} discriminator updates, then 1 generator update per step"
+        return f"{updates}, for {band}" + (", fakes shared" if self.share_fakes else "")
+
     def _updates(self, state: ScheduleState) -> tuple[Update, ...]:
         num_discriminator = self._decided(state).now
         return self._alternating(

@@ -27,6 +27,9 @@ class Joint(Policy):
                 "schedule.policy=joint, whose generator update comes out of the discriminator's pass; use alternate"
             )
 
+    def _summary(self) -> str:
+        return "both networks at once in every step"
+
     def _updates(self, state: ScheduleState) -> tuple[Update, ...]:
         updates = self._alternating(state, num_discriminator=1, num_generator=1, share_fakes=True)
         return tuple(replace(u, reads=self._before(state, u)) for u in updates)

@@ -59,10 +59,28 @@ class Policy(ABC):
                 may_differ=len(self.groups) > 1,
             )
 
+    def __str__(self) -> str:
+        """The policy in one line."""
+        parts = [f"{self.name}: {self._summary()}", f"{self.batch_images} images per update"]
+        parts.append(f"{self.num_ranks} ranks" if self.num_ranks > 1 else "1 rank")
+        if self.micro_batch_images is not None:
+            parts.append(f"micro-batches of {self.micro_batch_images}")
+        if self.shares != "equal":
+            parts.append(f"shares {self.shares if isinstance(self.shares, str) else list(self.shares)}")
+        parts += [f"{penalty.kind} in one of {penalty.every} discriminator updates" for penalty in self.penalties]
+        for name in ("discriminator", "generator", "adversarial"):
+            if images := getattr(self, f"{name}_start_images"):
+                parts.append(f"{name} from {images} images on")
+        return "; ".join(parts)
+
     @property
     def groups(self) -> tuple[range, ...]:
         """The groups of ranks that make updates together: all ranks, or one group for each role."""
         return (range(self.num_ranks),)
+
+    @abstractmethod
+    def _summary(self) -> str:
+        """What the policy does, in one line."""
 
     @abstractmethod
     def _updates(self, state: ScheduleState) -> tuple[Update, ...]:
@@ -95,6 +113,13 @@ class Policy(ABC):
         mine = [update for update in whole.updates if rank in update.group]
         parts = (replace(update, micro_batches=self._micro_batches(update, state, rank)) for update in mine)
         return Plan(whole, rank, tuple(parts))
+
+    def images_of_ranks(self, state: ScheduleState, group: range) -> tuple[int, ...]:
+        """How many images of a batch each rank of `group` takes in the step that follows `state`."""
+        counts = self._shares(state)
+        if counts:
+            return tuple(count * (self.micro_batch_images or 1) for count in counts[group.start : group.stop])
+        return tuple(len(self._range(group, rank, ())) for rank in group)
 
     def advance(self, state: ScheduleState, agreed: Agreed = NOTHING_AGREED) -> ScheduleState:
         """The state after the step that follows `state`, in which the ranks agreed on `agreed`.
@@ -238,6 +263,11 @@ class Policy(ABC):
                 f"schedule.generator_start_images={starts['generator']} leaves nothing to do before "
                 f"schedule.discriminator_start_images={starts['discriminator']}; set one of them to 0"
             )
+
+
+def counted(number: int, thing: str) -> str:
+    """`2 updates`, `1 update`."""
+    return f"{number} {thing}" if number == 1 else f"{number} {thing}s"
 
 
 def check_at_least_one(key: str, value: int, remedy: str) -> None:

@@ -5,7 +5,7 @@ from typing import ClassVar
 
 from fastgan.errors import ConfigError
 from fastgan.schedule.plan import Exchange, Network, Ticket, Update
-from fastgan.schedule.policy import Policy, check_at_least_one
+from fastgan.schedule.policy import Policy, check_at_least_one, counted
 from fastgan.schedule.state import ScheduleState
 
 
@@ -51,6 +51,13 @@ class Split(Policy):
     def groups(self) -> tuple[range, ...]:
         """The ranks of the discriminator, then those of the generator."""
         return range(self.discriminator_ranks), range(self.discriminator_ranks, self.num_ranks)
+
+    def _summary(self) -> str:
+        discriminator = counted(self.discriminator_updates, "discriminator update")
+        generator = counted(self.generator_updates, "generator update")
+        roles = f"{discriminator} per step on {counted(self.discriminator_ranks, 'rank')}, {generator} on the others"
+        bound = self.delay_steps + self.publish_every - 1
+        return f"{roles}, weights at most {counted(bound, 'step')} old"
 
     def _updates(self, state: ScheduleState) -> tuple[Update, ...]:
         discriminator_ranks, generator_ranks = self.groups
