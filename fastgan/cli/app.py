@@ -7,10 +7,11 @@ from typing import Annotated, Any
 import typer
 
 from fastgan import __version__
-from fastgan.cli import config, presets
+from fastgan.cli import config, presets, schedule
 from fastgan.cli.bench import bench
 from fastgan.cli.doctor import doctor
 from fastgan.cli.sample import sample
+from fastgan.cli.simulate import simulate
 from fastgan.cli.train import train
 from fastgan.errors import FastganError
 from fastgan.train.log import fail, say
@@ -43,6 +44,11 @@ def build_app() -> typer.Typer:
     _add(config_app, config.check, name="check")
     _add(config_app, config.schema, name="schema")
     app.add_typer(config_app, name="config")
+    _add(app, simulate, name="simulate")
+    schedule_app = _group("Show who does what in a run.")
+    schedule_app.callback()(_show_help)
+    _add(schedule_app, schedule.show, name="show")
+    app.add_typer(schedule_app, name="schedule")
     return app
 
 

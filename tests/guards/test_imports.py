@@ -16,6 +16,7 @@ LAYERS = (
     ("ops",),
     ("nn",),
     ("models", "objectives", "schedule", "parallel", "data", "augment", "metrics", "export"),
+    ("simulate",),
     ("train",),
     ("cli", "presets"),
     ("__main__",),
@@ -120,6 +121,7 @@ def test_a_right_import_passes(path: str, source: str) -> None:
         ("fastgan", {"torch", "triton", "numpy"}),
         ("fastgan.__main__", {"torch", "triton"}),
         ("fastgan.schedule", {"torch", "triton", "numpy"}),
+        ("fastgan.simulate", {"torch", "triton", "matplotlib"}),
         ("fastgan.ops", {"triton"}),
     ],
 )

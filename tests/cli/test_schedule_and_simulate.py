@@ -1,0 +1,55 @@
+"""`fastgan schedule show` and `fastgan simulate`: what they print, write and refuse."""
+
+import json
+from pathlib import Path
+
+import pytest
+
+from fastgan.cli.app import run
+
+GIVEN = ["--generator", "13ms+0.4ms", "--discriminator", "12ms+0.4ms"]
+
+
+def test_the_table_shows_every_update_of_every_step(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    picture = tmp_path / "timeline.svg"
+    assert run(["schedule", "show", "digits", "--ranks", "8", "--steps", "4", "--plot", str(picture)]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[0].startswith("alternate: 1 discriminator update, then 1 generator update per step")
+    assert lines[1].split()[:5] == ["step", "clock", "ranks", "makes", "reads"]
+    assert lines[2].split()[:7] == ["0", "0", "0-7", "discriminator", "1", "generator", "0"]
+    assert "r1 x 8" in lines[2]
+    assert len(lines) == 2 + 4 * 2 + 1
+    assert picture.read_bytes().startswith(b"<?xml")
+
+
+def test_a_simulation_reports_and_writes(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    trace, picture = tmp_path / "trace.json", tmp_path / "timeline.png"
+    world = ["--ranks", "16", "--gpus-per-node", "8", "--intra", "450GB/s", "--inter", "50GB/s", "--jitter", "0.1"]
+    files = ["--trace", str(trace), "--plot", str(picture)]
+    assert run(["simulate", "digits", "batch_images=128", *world, *GIVEN, *files]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert [line.split()[0] for line in lines[1:6]] == ["step", "images/s", "efficiency", "idle", "staleness"]
+    assert json.loads(trace.read_bytes())["traceEvents"]
+    assert picture.read_bytes().startswith(b"\x89PNG")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["schedule", "show", "digits", "--ranks", "0"], "--ranks 0 must be at least 1"),
+        (["schedule", "show", "digits", "--steps", "0"], "--steps 0 must be at least 1"),
+        (["schedule", "show", "digits", "--ranks", "5"], "batch_images=32 must be a multiple of num_ranks = 5"),
+        (["schedule", "show", "digits", "--plot", "a.pdf"], "--plot a.pdf must end in .png or .svg; give a.png"),
+        (["simulate", "digits"], "how long the networks compute must be measured or given: --record FILE"),
+        (["simulate", "digits", *GIVEN[:2]], "how long the networks compute must be measured or given"),
+        (["simulate", "digits", *GIVEN, "--inter", "fast"], "--inter=fast must be a number and one of"),
+        (["simulate", "digits", *GIVEN, "--steps", "2"], "steps=2 must be at least 3"),
+        (["simulate", "digits", *GIVEN, "--record", "none.json"], "how long the networks compute"),
+        (["simulate", "digits", "--record", "none.json"], "--record none.json cannot be read"),
+    ],
+)
+def test_what_cannot_be_shown_is_refused(
+    arguments: list[str], message: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert run(arguments) == 2
+    assert capsys.readouterr().err.startswith(f"error: {message}")

@@ -1,0 +1,114 @@
+"""Records in; traces and pictures out."""
+
+import json
+from itertools import pairwise
+from pathlib import Path
+
+import pytest
+
+from fastgan.errors import ConfigError
+from fastgan.schedule import Alternate, Joint, LazyPenalty, Policy, Split
+from fastgan.simulate import chrome_trace, parts_from_record, simulate, unit_model
+from fastgan.simulate.picture import timeline
+
+POLICIES = [
+    Alternate(batch_images=8, num_ranks=4, penalties=(LazyPenalty("r1", 1.0, 2),)),
+    Joint(batch_images=8, num_ranks=4),
+    Split(batch_images=8, num_ranks=4, discriminator_ranks=2),
+]
+
+
+def row(part: str, batch: int, milliseconds: float, dtype: str = "fp32") -> dict[str, object]:
+    time = {"p50": milliseconds}
+    case = f"digits, 32 px, batch {batch}"
+    return {
+        "benchmark": "step_parts", "case": case, "provider": part, "dtype": dtype, "time": time, "num_items": batch,
+    }  # fmt: skip
+
+
+def write(path: Path, rows: list[dict[str, object]]) -> Path:
+    path.write_text(json.dumps({"figures": {"rows": rows}}))
+    return path
+
+
+def digits_rows(dtype: str = "fp32") -> list[dict[str, object]]:
+    """milliseconds = a + b batch, for batches of 10 and 30."""
+    lines = {
+        "generate": (2.0, 0.1),
+        "judge_real": (1.0, 0.2),
+        "update discriminator": (7.0, 1.0),
+        "update generator": (9.0, 0.8),
+        "update discriminator, r1": (12.0, 2.0),
+        "apply discriminator": (3.0, 0.0),
+        "apply generator": (4.0, 0.0),
+    }
+    return [row(name, batch, a + b * batch, dtype) for name, (a, b) in lines.items() for batch in (10, 30)]
+
+
+def test_parts_of_a_record_are_lines_through_two_batches(tmp_path: Path) -> None:
+    parts = parts_from_record(write(tmp_path / "record.json", digits_rows()), preset="digits")
+    expected = {
+        "generate": (2.0, 0.1),
+        "judge_real": (1.0, 0.2),
+        "learn discriminator": (6.0, 0.8),
+        "learn generator": (7.0, 0.7),
+        "penalty r1": (5.0, 1.0),
+        "apply discriminator": (3.0, 0.0),
+        "apply generator": (4.0, 0.0),
+    }
+    assert parts.keys() == expected.keys()
+    for name, (fixed, per_image) in expected.items():
+        assert parts[name] == pytest.approx((fixed / 1e3, per_image / 1e3), abs=1e-12), name
+
+
+@pytest.mark.parametrize(
+    ("rows", "message"),
+    [
+        ([], "does not hold the parts of digits at two batch sizes, but of nothing"),
+        (digits_rows()[:1], "does not hold the parts of digits at two batch sizes, but of digits"),
+        (digits_rows()[:2], "lacks judge_real, update discriminator, update generator"),
+        (digits_rows() + digits_rows("bf16"), "holds digits in bf16 and fp32; choose with precision="),
+    ],
+)
+def test_a_record_without_the_parts_is_refused(rows: list[dict[str, object]], message: str, tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match=message):
+        parts_from_record(write(tmp_path / "record.json", rows), preset="digits")
+
+
+def test_a_record_of_two_formats_is_read_in_the_one_asked_for(tmp_path: Path) -> None:
+    path = write(tmp_path / "record.json", digits_rows() + digits_rows("bf16"))
+    assert parts_from_record(path, preset="digits", dtype="bf16")["generate"] == pytest.approx((2e-3, 1e-4))
+
+
+@pytest.mark.parametrize("content", ["[]", "{", '{"figures": {}}'])
+def test_a_file_that_is_no_record_is_refused(content: str, tmp_path: Path) -> None:
+    path = tmp_path / "record.json"
+    path.write_text(content)
+    with pytest.raises(ConfigError, match="is not a record of fastgan bench"):
+        parts_from_record(path, preset="digits")
+    with pytest.raises(ConfigError, match="cannot be read: No such file"):
+        parts_from_record(tmp_path / "none.json", preset="digits")
+
+
+@pytest.mark.parametrize("policy", POLICIES, ids=lambda policy: policy.name)
+def test_a_trace_has_every_computation_and_collective_on_its_stream(policy: Policy) -> None:
+    found = simulate(policy, unit_model(policy), num_steps=3)
+    events = json.loads(chrome_trace(found.spans, found.segments))["traceEvents"]
+    spans = [event for event in events if event["ph"] == "X"]
+    assert len(spans) == len(found.spans)
+    names = {event["args"]["name"] for event in events if event["name"] == "process_name"}
+    assert len(names) == len(found.segments)
+    for pid in {event["pid"] for event in spans}:
+        for tid in (0, 1):
+            mine = sorted((e["ts"], e["ts"] + e["dur"]) for e in spans if (e["pid"], e["tid"]) == (pid, tid))
+            assert all(end <= begin + 1e-3 for (_, end), (begin, _) in pairwise(mine))
+
+
+@pytest.mark.parametrize(("file_format", "begin"), [("png", b"\x89PNG"), ("svg", b"<?xml")])
+@pytest.mark.parametrize("policy", POLICIES, ids=lambda policy: policy.name)
+def test_a_timeline_is_a_picture(policy: Policy, file_format: str, begin: bytes) -> None:
+    found = simulate(policy, unit_model(policy), num_steps=3)
+    picture = timeline(
+        found.spans, found.segments, title="$t", unit="passes", units_per_second=1.0, file_format=file_format
+    )
+    assert picture.startswith(begin)
