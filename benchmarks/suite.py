@@ -16,6 +16,7 @@ from benchmarks import (
     bench_gradient_penalty,
     bench_parallel,
     bench_spectral_norm,
+    bench_step_parts,
     train_step,
 )
 from benchmarks.record import read_records
@@ -34,7 +35,7 @@ KERNELS: dict[str, MakeCases] = {
 }
 TARGETS: dict[str, dict[str, MakeCases]] = {
     "kernels": KERNELS,
-    "step": {"train_step": train_step.cases},
+    "step": {"train_step": train_step.cases, "step_parts": bench_step_parts.cases},
     "data": {"data": bench_data.cases},
     "parallel": {"parallel": bench_parallel.cases},
 }
