@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from fastgan.objectives.losses import AdversarialLoss
 from fastgan.objectives.modes import Judged, Noise, PenaltyMode, check_mode, judge
 from fastgan.objectives.penalties import PENALTIES
-from fastgan.ops import interpolate
+from fastgan.ops import interpolate, no_weight_gradients
 
 # Images [N, C, H, W] and labels [N] or None, to logits [N].
 Discriminator = Callable[[Tensor, Tensor | None], Tensor]
@@ -24,10 +24,14 @@ MakeImages = Callable[[], Tensor]
 
 
 class ObjectiveOutput(NamedTuple):
-    """A scalar to differentiate, and detached scalars to log."""
+    """A scalar to differentiate, and detached scalars to log.
+
+    fake_gradient: [N, C, H, W], of the generator's loss by the fakes, if the discriminator's objective is asked for it.
+    """
 
     loss: Tensor
     statistics: dict[str, Tensor]
+    fake_gradient: Tensor | None = None
 
 
 class DiscriminatorObjective(nn.Module):
@@ -61,6 +65,7 @@ class DiscriminatorObjective(nn.Module):
         penalties: Mapping[str, float] | None = None,
         interpolation: Tensor | None = None,
         noise: Noise | None = None,
+        for_generator: bool = False,
     ) -> ObjectiveOutput:
         """loss(D(real), D(fake)) + sum over penalties of weight * penalty.
 
@@ -71,26 +76,51 @@ class DiscriminatorObjective(nn.Module):
             penalties: weight of each penalty that is due in this update.
             interpolation: [N] in [0, 1], the weights of real images; only for penalties on interpolates.
             noise: makes standard normal numbers, [N, C, H, W]; only for penalties with the mode `approximate`.
+            for_generator: whether the same logits serve the generator's loss, too: the output then has `fake_gradient`.
         Raises:
             ValueError: for an unknown penalty, or one without the `interpolation` or `noise` that it needs.
         """
         due = self._checked_due(penalties or {}, interpolation, noise)
         real = real.detach()
+        if isinstance(fake, Tensor):
+            fake = fake.detach().requires_grad_(for_generator)
         real_logits, fake_logits, fake, values = self._judge_both(real, fake, labels, due=due, noise=noise)
         for kind in sorted(kind for kind in due if PENALTIES[kind].is_between):
             assert interpolation is not None
-            points = interpolate(real, fake, interpolation)
+            points = interpolate(real, fake.detach(), interpolation)
             values[kind] = self._judge(kind, points, labels, noise=noise).penalties.mean()
         adversarial = self.loss.discriminator(real_logits, fake_logits)
         total = adversarial + sum((due[kind] * value for kind, value in values.items()), torch.zeros_like(adversarial))
-        statistics = {
-            "loss_discriminator": adversarial,
+        statistics = self._statistics(adversarial, real_logits, fake_logits, values)
+        if not for_generator:
+            return ObjectiveOutput(total, statistics)
+        loss, gradient = self._for_generator(real_logits, fake_logits, fake)
+        return ObjectiveOutput(total, {**statistics, "loss_generator": loss}, gradient)
+
+    def _statistics(
+        self, loss: Tensor, real_logits: Tensor, fake_logits: Tensor, penalties: Mapping[str, Tensor]
+    ) -> dict[str, Tensor]:
+        found = {
+            "loss_discriminator": loss,
             "logits_real": real_logits.mean(),
             "logits_fake": fake_logits.mean(),
             "sign_statistic": self.loss.margin(real_logits, fake_logits).sign().mean(),
-            **{f"penalty_{kind}": value for kind, value in values.items()},
+            **{f"penalty_{kind}": value for kind, value in penalties.items()},
         }
-        return ObjectiveOutput(total, {name: value.detach() for name, value in statistics.items()})
+        return {name: value.detach() for name, value in found.items()}
+
+    def _for_generator(self, real_logits: Tensor, fake_logits: Tensor, fake: Tensor) -> tuple[Tensor, Tensor]:
+        """The generator's loss, and its gradient by the fakes: taken before a backward pass frees the graph.
+
+        Raises:
+            ValueError: if a penalty's mode has judged the fakes without a graph.
+        """
+        if self.modes["r2"].name == "dual":
+            raise ValueError("penalty 'r2' with the mode 'dual' leaves no graph for the generator: use mode='double'")
+        loss = self.loss.generator(fake_logits, real_logits.detach())
+        with no_weight_gradients():
+            (gradient,) = torch.autograd.grad(loss, fake, retain_graph=True)
+        return loss.detach(), gradient
 
     def _judge(self, kind: str, images: Tensor, labels: Tensor | None, *, noise: Noise | None) -> Judged:
         mode = self.modes[kind]
@@ -118,10 +148,9 @@ class DiscriminatorObjective(nn.Module):
         sides = [kind for kind in ("r1", "r2") if kind in due]
         # A pass over both must not carry zeros, or another mode, through one half.
         if isinstance(fake, Tensor) and len(sides) != 1 and len({self.modes[kind] for kind in sides}) < 2:
-            fake = fake.detach()
             return self._judge_together(real, fake, labels, has_penalties=bool(sides), noise=noise)
         real_logits, values = self._judge_side("r1", real, labels, due=due, noise=noise)
-        fake = (fake if isinstance(fake, Tensor) else fake()).detach()
+        fake = fake if isinstance(fake, Tensor) else fake().detach()
         fake_logits, of_fakes = self._judge_side("r2", fake, labels, due=due, noise=noise)
         return real_logits, fake_logits, fake, values | of_fakes
 
@@ -177,6 +206,7 @@ class GeneratorObjective(nn.Module):
         *,
         real: Tensor | None = None,
         fake: Tensor | None = None,
+        fake_gradient: Tensor | None = None,
     ) -> ObjectiveOutput:
         """loss(D(G(latents))).
 
@@ -185,11 +215,15 @@ class GeneratorObjective(nn.Module):
             labels: [N] int64 classes, or None.
             real: [N, C, H, W], only read by losses that compare with real logits.
             fake: G(latents, labels) with its graph, where the caller has it already.
+            fake_gradient: [N, C, H, W], of the loss by the fakes, where the discriminator's objective has computed it:
+                the output's loss is a scalar with that gradient, and the discriminator is not called.
         Raises:
             ValueError: if the loss compares with real logits and `real` is None.
         """
         discriminator = self._discriminator[0]
         images = self.generator(latents, labels) if fake is None else fake
+        if fake_gradient is not None:
+            return ObjectiveOutput((images * fake_gradient).sum(), {})
         fake_logits = discriminator(images, labels)
         real_logits = None
         if self.loss.generator_reads_real:

@@ -5,7 +5,7 @@ import torch
 from torch import Tensor
 
 from fastgan.models import DCGANDiscriminator, DCGANGenerator
-from fastgan.objectives import DiscriminatorObjective, GeneratorObjective, adversarial_loss
+from fastgan.objectives import DiscriminatorObjective, GeneratorObjective, PenaltyMode, adversarial_loss
 
 
 def networks() -> tuple[DCGANGenerator, DCGANDiscriminator]:
@@ -83,3 +83,12 @@ def test_sign_statistic() -> None:
     objective = DiscriminatorObjective(Mean(), loss=adversarial_loss("hinge"))
     real = torch.tensor([1.0, 2.0, -1.0, 4.0]).view(4, 1, 1, 1)
     assert objective(real, -real).statistics["sign_statistic"].item() == 0.5
+
+
+def test_a_mode_without_a_graph_of_the_fakes_cannot_serve_the_generator() -> None:
+    discriminator = DCGANDiscriminator(resolution=32, image_channels=1, channels=2, max_channels=4)
+    modes = {"r2": PenaltyMode("dual")}
+    objective = DiscriminatorObjective(discriminator, loss=adversarial_loss("hinge"), modes=modes)
+    pixels = torch.zeros(2, 1, 32, 32)
+    with pytest.raises(ValueError, match="penalty 'r2' with the mode 'dual' leaves no graph for the generator"):
+        objective(pixels, pixels, for_generator=True)
