@@ -23,7 +23,8 @@ from benchmarks.train_step import load_preset
 from fastgan.dist import World, process_group, sum_over_ranks, world_from_environment
 from fastgan.errors import FastganError
 from fastgan.train.agreement import Agreement
-from fastgan.train.build import build_schedule, build_state
+from fastgan.train.build import build_state
+from fastgan.train.build_schedule import build_schedule
 from fastgan.train.config import RunConfig
 from fastgan.train.log import fail, say
 from fastgan.train.precision import choose_device

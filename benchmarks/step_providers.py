@@ -15,7 +15,8 @@ from benchmarks.baselines.usual_step import UsualStep, Variant
 from benchmarks.harness import Provider, Run
 from benchmarks.machine import require_bf16
 from fastgan.data import Batch
-from fastgan.train.build import build_networks, build_schedule, build_state
+from fastgan.train.build import build_networks, build_state
+from fastgan.train.build_schedule import build_schedule
 from fastgan.train.config import RunConfig
 from fastgan.train.precision import DTYPES
 from fastgan.train.step import TrainStep

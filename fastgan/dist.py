@@ -132,6 +132,11 @@ def max_integers(world: World, values: Sequence[int]) -> list[int]:
     return [int(value) for value in numbers.tolist()]
 
 
+def sum_integers(world: World, values: Sequence[int]) -> list[int]:
+    """The sum of each value over all ranks; all ranks call it together."""
+    return [int(value) for value in sum_over_ranks(world, torch.tensor(list(values), dtype=torch.int64)).tolist()]
+
+
 def sum_over_ranks(world: World, values: Tensor) -> Tensor:
     """The sum of `values` over all ranks, on the CPU; all ranks call it together with the same shape."""
     total = values.detach().cpu().clone()

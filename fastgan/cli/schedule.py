@@ -30,7 +30,7 @@ def show(
 ) -> None:
     """Show who does what, for example: fastgan schedule show digits --ranks 8 --steps 4"""
     from fastgan.schedule import schedule_table
-    from fastgan.train.build import build_schedule
+    from fastgan.train.build_schedule import build_schedule
 
     if steps < 1:
         raise ConfigError(f"--steps {steps} must be at least 1; 4 show most of it")

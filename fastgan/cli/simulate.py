@@ -49,7 +49,7 @@ def simulate(
     """Predict speed and waiting, for example: fastgan simulate digits --ranks 8 --record FILE"""
     from fastgan.simulate import Noise
     from fastgan.simulate import simulate as run
-    from fastgan.train.build import build_schedule
+    from fastgan.train.build_schedule import build_schedule
 
     check_world(ranks, plot)
     run_config = load_arguments(preset, overrides, config_file=config)

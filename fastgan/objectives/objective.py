@@ -81,10 +81,9 @@ class DiscriminatorObjective(nn.Module):
             ValueError: for an unknown penalty, or one without the `interpolation` or `noise` that it needs.
         """
         due = self._checked_due(penalties or {}, interpolation, noise)
+        given = fake.detach().requires_grad_(for_generator) if isinstance(fake, Tensor) else fake
         real = real.detach()
-        if isinstance(fake, Tensor):
-            fake = fake.detach().requires_grad_(for_generator)
-        real_logits, fake_logits, fake, values = self._judge_both(real, fake, labels, due=due, noise=noise)
+        real_logits, fake_logits, fake, values = self._judge_both(real, given, labels, due=due, noise=noise)
         for kind in sorted(kind for kind in due if PENALTIES[kind].is_between):
             assert interpolation is not None
             points = interpolate(real, fake.detach(), interpolation)

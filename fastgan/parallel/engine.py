@@ -29,6 +29,11 @@ class Output(Protocol):
         """Detached scalars to log, by name."""
         ...
 
+    @property
+    def fake_gradient(self) -> Tensor | None:
+        """[N, C, H, W], of the generator's loss by the fakes, of a discriminator's objective that is asked for it."""
+        ...
+
 
 class Engine(Protocol):
     """One network's objective and optimizer under some way of running on one or several processes."""

@@ -62,6 +62,11 @@ class Balance(Policy):
             state, num_discriminator=num_discriminator, num_generator=1, share_fakes=self.share_fakes
         )
 
+    def listens(self, state: ScheduleState) -> bool:
+        """Every step's statistic counts."""
+        del state
+        return True
+
     def advance(self, state: ScheduleState, agreed: Agreed = NOTHING_AGREED) -> ScheduleState:
         """As of every policy, with what follows from the sign statistic."""
         old = self._decided(state)

@@ -205,6 +205,10 @@ class Plan:
         """Real images by which the clock advances."""
         return self.whole.num_images
 
+    def count(self, network: Network) -> int:
+        """How many of the rank's updates are of `network`."""
+        return sum(update.network == network for update in self.updates)
+
     @property
     def collectives(self) -> tuple[Collective, ...]:
         """Those that the rank takes part in, in ticket order."""

@@ -11,6 +11,8 @@ from fastgan.schedule.shares import Shares, check_shares, rank_range, rebalanced
 from fastgan.schedule.state import Agreed, ScheduleState
 
 NOTHING_AGREED = Agreed()
+# Step times are compared once in so many steps, their means over those.
+MEASURED_STEPS = 16
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -113,6 +115,10 @@ class Policy(ABC):
         mine = [update for update in whole.updates if rank in update.group]
         parts = (replace(update, micro_batches=self._micro_batches(update, state, rank)) for update in mine)
         return Plan(whole, rank, tuple(parts))
+
+    def listens(self, state: ScheduleState) -> bool:
+        """Whether what the ranks agree on in the step that follows `state` may change later plans."""
+        return self.shares == "measured" and (state.step + 1) % MEASURED_STEPS == 0
 
     def images_of_ranks(self, state: ScheduleState, group: range) -> tuple[int, ...]:
         """How many images of a batch each rank of `group` takes in the step that follows `state`."""

@@ -1,4 +1,4 @@
-"""From a configuration to networks, engines and schedule."""
+"""From a configuration to networks and engines."""
 
 import copy
 
@@ -7,7 +7,7 @@ import torch
 from fastgan.dist import ALONE, World
 from fastgan.models import DCGANDiscriminator, DCGANGenerator
 from fastgan.objectives import DiscriminatorObjective, GeneratorObjective, PenaltyMode, adversarial_loss
-from fastgan.schedule import Alternate, LazyPenalty, ScheduleState
+from fastgan.schedule import ScheduleState
 from fastgan.train.build_engines import build_engine, choose_engines
 from fastgan.train.checkpoint import Checkpoint
 from fastgan.train.config import RunConfig
@@ -15,7 +15,6 @@ from fastgan.train.state import TrainState
 
 # What the names in a configuration stand for.
 ARCHITECTURES = {"dcgan": (DCGANGenerator, DCGANDiscriminator)}
-POLICIES = {"alternate": Alternate}
 
 
 def build_networks(
@@ -57,23 +56,6 @@ def build_networks(
     for network in (made, judge):
         network.to(device=device, memory_format=torch.channels_last)  # type: ignore[call-overload]
     return made, judge
-
-
-def build_schedule(config: RunConfig, *, num_ranks: int = 1) -> Alternate:
-    """The planner of the run.
-
-    Raises:
-        ConfigError: if the batch does not divide over ranks and micro-batches.
-    """
-    return POLICIES[config.schedule.policy](
-        batch_images=config.batch_images,
-        micro_batch_images=config.micro_batch_images,
-        discriminator_updates=config.schedule.discriminator_updates,
-        generator_updates=config.schedule.generator_updates,
-        penalties=tuple(LazyPenalty(p.kind, p.weight, p.every) for p in config.penalties),
-        share_fakes=config.schedule.share_fakes,
-        num_ranks=num_ranks,
-    )
 
 
 def build_state(

@@ -4,6 +4,7 @@ import torch
 from torch import nn
 
 from fastgan.dist import World
+from fastgan.errors import ConfigError
 from fastgan.parallel import Demands, Engine, EngineChoice, check_stages, choose_engine, make_engine
 from fastgan.parallel.zero_config import deepspeed_settings, read_deepspeed_json
 from fastgan.train.config import AdamConfig, RunConfig
@@ -37,10 +38,27 @@ def choose_engines(config: RunConfig, *, world: World) -> dict[str, EngineChoice
         )
         stage = parallel.stage if own.stage is None else own.stage
         choices[name] = choose_engine(own.engine or parallel.engine, stage, world=world, demands=demands)
+        if config.schedule.shares != "equal":
+            _check_shares(config, name, choices[name].kind)
     check_stages(parallel.stage, choices, {name: getattr(parallel, name).stage for name in _NETWORKS})
     if parallel.deepspeed_config is not None:
         read_deepspeed_json(parallel.deepspeed_config)
     return choices
+
+
+def _check_shares(config: RunConfig, network: str, engine: str) -> None:
+    """Refuses an engine whose ranks meet in every micro-batch, of which they may have different numbers.
+
+    Raises:
+        ConfigError: naming the engine and the alternative.
+    """
+    asked = f"schedule.shares={config.schedule.shares} with parallel.engine={engine} of the {network}"
+    if engine not in ("single", "flat", "ddp"):
+        reason = "gathers weights in every micro-batch, of which all processes must have equally many"
+        raise ConfigError(f"{asked}: this engine {reason}; use ddp or flat, or schedule.shares=equal")
+    if engine == "ddp" and config.schedule.policy == "joint":
+        reason = "arranges its buckets anew in a forward pass, where one network's processes wait for the other's"
+        raise ConfigError(f"{asked} and schedule.policy=joint: this engine {reason}; use flat")
 
 
 def build_engine(

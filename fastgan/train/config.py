@@ -74,6 +74,7 @@ KEYS_FREE_ON_RESUME = (
     "checkpoint",
     "log",
     "parallel",
+    "schedule.shares",
 )
 
 

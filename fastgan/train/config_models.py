@@ -21,6 +21,15 @@ def _choice_of_numbers(value: object) -> object:
     return str(value).lower() if isinstance(value, bool) else _whole_float_as_int(value)
 
 
+def _list_or_name(value: object) -> object:
+    """A list, or one of the names; anything else is refused in one sentence instead of one for each possibility."""
+    is_list = isinstance(value, list | tuple) and all(type(count) is int and count >= 1 for count in value)
+    if is_list or value in ("equal", "measured"):
+        return tuple(value) if isinstance(value, list) else value
+    text = "give equal, measured, or a list of whole numbers of at least 1, one for each process"
+    raise PydanticCustomError("shares", "{text}", {"text": text})
+
+
 # Strict types: a bool is not a number, "yes" is not a bool, and text is not parsed a second time after YAML.
 WholeNumber = Annotated[int, Strict(), BeforeValidator(_whole_float_as_int)]
 # Upper limits catch slips of the keyboard before they ask for more memory than there is.
@@ -28,6 +37,7 @@ Images = Annotated[WholeNumber, Field(ge=1, le=10**12)]
 BatchImages = Annotated[WholeNumber, Field(ge=1, le=2**20)]
 Width = Annotated[WholeNumber, Field(ge=1, le=2**16)]
 Count = Annotated[WholeNumber, Field(ge=1, le=2**20)]
+Percent = Annotated[WholeNumber, Field(ge=-100, le=100)]
 NonNegativeCount = Annotated[WholeNumber, Field(ge=0, lt=2**63)]
 PositiveNumber = Annotated[float, Strict(), Field(gt=0, allow_inf_nan=False)]
 Beta = Annotated[float, Strict(), Field(ge=0, lt=1, allow_inf_nan=False)]
@@ -38,6 +48,8 @@ Text = Annotated[str, Strict(), Field(min_length=1, pattern=r"^[^\x00]*$")]
 # Part of the run folder's name, hence no separators and no leading dot.
 RunName = Annotated[str, Strict(), Field(pattern=r"^[A-Za-z0-9_][A-Za-z0-9._-]*$")]
 
+# Not checked against the processes here, which only the launcher knows.
+Shares = Annotated[Literal["equal", "measured"] | tuple[Count, ...], BeforeValidator(_list_or_name)]
 Precision = Literal["auto", "fp32", "bf16"]
 Device = Literal["auto", "cpu", "cuda"]
 Resolution = Annotated[Literal[32, 64, 128], BeforeValidator(_choice_of_numbers)]
@@ -48,7 +60,7 @@ Normalization = Literal["pixel", "none"]
 LossKind = Literal["non_saturating", "hinge", "wasserstein", "least_squares", "relativistic"]
 PenaltyKind = Literal["r1", "r2", "wgan_gp", "wgan_lp", "zero_centered"]
 PenaltyModeName = Literal["double", "dual", "approximate"]
-SchedulePolicy = Literal["alternate"]
+SchedulePolicy = Literal["alternate", "joint", "balance"]
 EngineKind = Literal["auto", "single", "flat", "ddp", "deepspeed", "fsdp2"]
 Stage = Annotated[Literal[0, 1, 2, 3], BeforeValidator(_choice_of_numbers)]
 Compression = Literal["none", "bf16"]
@@ -117,10 +129,26 @@ class PenaltyConfig(_Section):
 class ScheduleConfig(_Section):
     """Who is updated when."""
 
-    policy: SchedulePolicy = Field(default="alternate", description="discriminator updates, then generator updates")
-    discriminator_updates: Count = Field(default=1, description="discriminator updates per step")
-    generator_updates: Count = Field(default=1, description="generator updates per step")
+    policy: SchedulePolicy = Field(default="alternate", description="one network after the other, or both at once")
+    discriminator_updates: Count = Field(default=1, description="alternate: discriminator updates per step")
+    generator_updates: Count = Field(default=1, description="alternate: generator updates per step, after those")
     share_fakes: Switch = Field(default=True, description="one batch of fakes serves both networks' updates in a step")
+    min_updates: Count = Field(default=1, description="balance: fewest discriminator updates per step")
+    max_updates: Count = Field(default=4, description="balance: most discriminator updates per step")
+    low_percent: Percent = Field(default=20, description="balance: one update more below this sign statistic, in %")
+    high_percent: Percent = Field(default=60, description="balance: one update fewer above it")
+    patience: Count = Field(default=8, description="balance: after so many steps in a row outside of that band")
+    discriminator_start_images: NonNegativeCount = Field(default=0, description="until then the generator trains alone")
+    generator_start_images: NonNegativeCount = Field(default=0, description="until then the discriminator trains alone")
+    shares: Shares = Field(default="equal", description="micro-batches of each process: equal, measured, or a list")
+
+
+# Which keys of the schedule each policy reads, beside those that all of them read.
+KEYS_OF_POLICIES: dict[str, tuple[str, ...]] = {
+    "alternate": ("discriminator_updates", "generator_updates", "share_fakes"),
+    "joint": (),
+    "balance": ("min_updates", "max_updates", "low_percent", "high_percent", "patience", "share_fakes"),
+}
 
 
 class EngineConfig(_Section):
@@ -239,16 +267,34 @@ def _rules(config: RunConfig) -> Iterator[BrokenRule]:
             text = f"must be at most {name}.max_channels={network.max_channels}"
             yield BrokenRule(((name, "channels"), (name, "max_channels")), network.channels, text)
     for index, penalty in enumerate(config.penalties):
+        if config.schedule.policy == "joint" and penalty.mode == "dual" and penalty.kind == "r2":
+            text = "leaves schedule.policy=joint no graph of the fakes for the generator; use double, or alternate"
+            yield BrokenRule((("penalties", str(index), "mode"), ("schedule", "policy")), penalty.mode, text)
         if penalty.mode == "approximate" and penalty.kind in {"wgan_gp", "wgan_lp"}:
             text = f"estimates |gradient|^2, of which {penalty.kind} is no function; use double or dual"
             keys = (("penalties", str(index), "mode"), ("penalties", str(index), "kind"))
             yield BrokenRule(keys, penalty.mode, text)
+    yield from _rules_of_schedule(config)
     kinds = [penalty.kind for penalty in config.penalties]
     for index, kind in enumerate(kinds):
         first = kinds.index(kind)
         if first < index:
             text = f"is also the kind of penalties.{first}; list every kind once"
             yield BrokenRule((("penalties", str(index), "kind"),), kind, text)
+
+
+def _rules_of_schedule(config: RunConfig) -> Iterator[BrokenRule]:
+    """A key that the policy does not read would do nothing."""
+    schedule = config.schedule
+    if schedule.policy == "joint" and config.parallel.overlap:
+        text = "has nothing to overlap with schedule.policy=joint, whose gradients all come at the end; leave it out"
+        yield BrokenRule((("parallel", "overlap"), ("schedule", "policy")), True, text)
+    for key in dict.fromkeys(key for keys in KEYS_OF_POLICIES.values() for key in keys):
+        value, default = getattr(schedule, key), ScheduleConfig.model_fields[key].default
+        if key not in KEYS_OF_POLICIES[schedule.policy] and value != default:
+            readers = " or ".join(policy for policy, keys in KEYS_OF_POLICIES.items() if key in keys)
+            text = f"is not read by schedule.policy={schedule.policy}; leave it out, or use the policy {readers}"
+            yield BrokenRule((("schedule", key), ("schedule", "policy")), value, text)
 
 
 def _nearest_divisors(number: int, wanted: int) -> str:

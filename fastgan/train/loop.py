@@ -11,15 +11,19 @@ from fastgan.data import DIGITS, ImageDataset, Loader, open_dataset
 from fastgan.dist import ALONE, World, check_same, from_main, process_group, world_from_environment
 from fastgan.errors import CheckpointError, ConfigError, TrainingError
 from fastgan.models import DCGANGenerator
-from fastgan.schedule import Alternate
+from fastgan.parallel import SingleEngine
+from fastgan.schedule import Balance, Joint, Policy
 from fastgan.train.agreement import Agreement
-from fastgan.train.build import build_schedule, build_state
+from fastgan.train.build import build_state
+from fastgan.train.build_schedule import build_schedule
 from fastgan.train.checkpoint import Checkpoint, RunFacts, load_newest_checkpoint, save_checkpoint, set_aside_newer
 from fastgan.train.config import RunConfig, dump_config
 from fastgan.train.files import make_folder
 from fastgan.train.grid import grid_array, save_png
 from fastgan.train.interrupt import Interrupt
+from fastgan.train.joint_step import JointStep
 from fastgan.train.log import quiet, say, warn
+from fastgan.train.pace import Pace
 from fastgan.train.plots import plot_losses
 from fastgan.train.precision import DTYPES, choose_device, choose_precision
 from fastgan.train.progress import RunLog, SilentLog, check_tensorboard
@@ -37,7 +41,7 @@ class Run:
 
     config: RunConfig
     run_dir: Path
-    schedule: Alternate
+    schedule: Policy
     state: TrainState
     dataset: ImageDataset
     device: torch.device
@@ -167,6 +171,7 @@ def run_loop(run: Run, *, interrupt: Interrupt) -> int:
     """
     config, schedule, state, world = run.config, run.schedule, run.state, run.world
     statistics, guard = Statistics(), FiniteGuard(world)
+    pace = _measure_pace(run)
     agreement = Agreement(world, signal=lambda: interrupt.received or 0)
     log, trace = _open_log(run), _open_trace(run)
     loader = Loader(
@@ -177,7 +182,7 @@ def run_loop(run: Run, *, interrupt: Interrupt) -> int:
         device=run.device,
         memory_format=torch.channels_last,
     )
-    step = TrainStep(
+    step = (JointStep if isinstance(schedule, Joint) else TrainStep)(
         state,
         loader=loader,
         seed=config.seed,
@@ -200,6 +205,8 @@ def run_loop(run: Run, *, interrupt: Interrupt) -> int:
             with trace.step(plan.step):
                 result = step.run(plan)
             guard.watch(result, step=plan.step, images_seen=before)
+            if schedule.listens(plan.state):
+                following = schedule.advance(plan.state, agreement.agree(plan, result, pace))
             state.schedule = following
             statistics.merge(result)
             log.advance(state.images_seen)
@@ -215,13 +222,30 @@ def run_loop(run: Run, *, interrupt: Interrupt) -> int:
                 step.finish(statistics)
                 guard.check()
             if tick_due:
-                log.tick(state.images_seen, statistics.read(world) | agreement.skipped())
+                log.tick(state.images_seen, statistics.read(world) | agreement.skipped() | _schedule_numbers(run))
                 statistics = Statistics()
             if checkpoint_due:
                 save_checkpoint(run.run_dir, state, facts=run.facts, keep=config.checkpoint.keep, world=world)
             if samples_due and world.is_main:
                 write_samples(run, log)
     return signal
+
+
+def _schedule_numbers(run: Run) -> dict[str, float]:
+    """What a tick says about a schedule that decides as it goes."""
+    if isinstance(run.schedule, Balance):
+        return {"discriminator_updates": float(run.state.schedule.discriminator_updates)}
+    return {}
+
+
+def _measure_pace(run: Run) -> Pace | None:
+    """What shares follow; None where they do not."""
+    if run.schedule.shares != "measured":
+        return None
+    engines = run.state.generator_engine, run.state.discriminator_engine
+    # `choose_engines` refuses others: they wait for each other in forward passes.
+    assert all(isinstance(engine, SingleEngine) for engine in engines)
+    return Pace(*(engine.objective for engine in engines if isinstance(engine, SingleEngine)), device=run.device)
 
 
 def _open_log(run: Run) -> RunLog | SilentLog:

@@ -106,6 +106,7 @@ class TrainStep:
             Statistics of the updates that were finished.
         """
         statistics = Statistics()
+        self._batches.clear()
         # A generator forward whose images serve both networks; only kept from one update to the next.
         shared: Tensor | None = None
         for update in plan.updates:
@@ -188,16 +189,20 @@ class TrainStep:
 
     def _step_generator(self, parts: Statistics, plan: Plan, *, into: Statistics) -> None:
         """The generator's optimizer step, then one of its average."""
-        state, engine = self.state, self.state.generator_engine
-        self._step(engine, state.generator, parts, into=into)
+        self._step(self.state.generator_engine, self.state.generator, parts, into=into)
+        self._update_average(plan)
+
+    def _update_average(self, plan: Plan) -> None:
+        """Moves the generator's average by one update."""
+        state = self.state
         decay = ema_decay(
             half_life_images=self.ema.half_life_images,
             rampup=self.ema.rampup,
             images_seen=plan.state.images_seen,
             # A step's images, spread over its generator updates, whatever their number.
-            num_images=plan.num_images / sum(other.network == "generator" for other in plan.updates),
+            num_images=plan.num_images / plan.count("generator"),
         )
-        with engine.gathered():
+        with state.generator_engine.gathered():
             update_ema(state.generator_ema, state.generator, decay=decay)
 
     def _is_pending(self, network: Network) -> bool:
@@ -206,11 +211,15 @@ class TrainStep:
 
     def _step(self, engine: Engine, network: SpectrallyNormalized, parts: Statistics, *, into: Statistics) -> None:
         """One optimizer step, if all ranks can make it; else the update's gradient and statistics are dropped."""
-        if self.agreement.may_step(engine, parts):
+        if self.agreement.may_step(parts, engine):
             engine.step()
             into.merge(parts)
         else:
             engine.discard()
+        self._step_spectral_norm(network, engine)
+
+    def _step_spectral_norm(self, network: SpectrallyNormalized, engine: Engine) -> None:
+        """One power iteration, once per optimizer step."""
         if network.spectral_norm is not None:
             with engine.gathered():
                 network.step_spectral_norm()

@@ -33,6 +33,16 @@ class Statistics:
         totals = sum_over_ranks(world, torch.tensor([sums, weights], dtype=torch.float64)).tolist()
         return {name: total / weight for name, total, weight in zip(self._sums, *totals, strict=True)}
 
+    def count(self, name: str, *, num_images: int) -> tuple[int, int]:
+        """The sum of `name` over this rank's images, a whole number, and how many these are; 0 where there is none.
+
+        Args:
+            num_images: of the batch, in whose parts the values were added.
+        """
+        if name not in self._sums:
+            return 0, 0
+        return round(float(self._sums[name]) * num_images), round(self._weights[name] * num_images)
+
     def total(self) -> Tensor:
         """The sum of all that was added, on its device: not finite if anything is not."""
         return torch.stack([value.float() for value in self._sums.values()]).sum()

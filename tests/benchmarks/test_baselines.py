@@ -19,7 +19,8 @@ from fastgan import rng
 from fastgan.data import Batch
 from fastgan.models import DCGANDiscriminator, DCGANGenerator
 from fastgan.nn import SpectrallyNormalized
-from fastgan.train.build import build_networks, build_schedule, build_state
+from fastgan.train.build import build_networks, build_state
+from fastgan.train.build_schedule import build_schedule
 from fastgan.train.config import RunConfig, load_config
 from fastgan.train.step import TrainStep
 

@@ -16,10 +16,11 @@ from fastgan.objectives import DiscriminatorObjective, GeneratorObjective, adver
 from fastgan.objectives.objective import ObjectiveOutput
 from fastgan.parallel import Engine, EngineChoice, make_engine
 from fastgan.parallel.zero_config import deepspeed_settings
-from fastgan.schedule import Alternate, LazyPenalty, ScheduleState
+from fastgan.schedule import Alternate, Balance, Joint, LazyPenalty, Policy, ScheduleState
 from fastgan.train.agreement import Agreement
 from fastgan.train.checkpoint import network_tensors
 from fastgan.train.config import EmaConfig
+from fastgan.train.joint_step import JointStep
 from fastgan.train.state import TrainState
 from fastgan.train.step import TrainStep
 
@@ -45,6 +46,8 @@ class Case:
     overlap: bool = False
     discriminator_updates: int = 1
     generator_updates: int = 1
+    policy: str = "alternate"
+    shares: tuple[int, ...] | None = None
 
 
 class PathObjective(GeneratorObjective):
@@ -129,15 +132,23 @@ def world_of(case: Case) -> World:
     return ALONE if case.discriminator.kind == "single" else world_from_environment()
 
 
-def schedule_of(case: Case, world: World) -> Alternate:
+def schedule_of(case: Case, world: World) -> Policy:
+    common = {
+        "batch_images": BATCH_IMAGES,
+        "micro_batch_images": case.micro_batch_images,
+        "penalties": tuple(LazyPenalty(kind, 0.5) for kind in case.penalties),
+        "num_ranks": world.num_ranks,
+        "shares": case.shares or "equal",
+    }
+    if case.policy == "joint":
+        return Joint(**common)
+    if case.policy == "balance":
+        return Balance(**common, share_fakes=case.share_fakes, patience=1, low_percent=99, high_percent=100)
     return Alternate(
-        batch_images=BATCH_IMAGES,
-        micro_batch_images=case.micro_batch_images,
-        penalties=tuple(LazyPenalty(kind, 0.5) for kind in case.penalties),
+        **common,
         share_fakes=case.share_fakes,
         discriminator_updates=case.discriminator_updates,
         generator_updates=case.generator_updates,
-        num_ranks=world.num_ranks,
     )
 
 
@@ -145,7 +156,7 @@ def train_steps(state: TrainState, case: Case, *, loader: Any = None) -> list[di
     """Trains `state` for `case.num_steps` steps; the statistics of each, over all ranks."""
     world = world_of(case)
     schedule = schedule_of(case, world)
-    step = TrainStep(
+    step = (JointStep if case.policy == "joint" else TrainStep)(
         state,
         loader=loader or NumberedImages(),
         seed=0,
@@ -157,8 +168,10 @@ def train_steps(state: TrainState, case: Case, *, loader: Any = None) -> list[di
     )
     records = []
     for _ in range(case.num_steps):
-        statistics = step.run(schedule.plan(state.schedule, world.rank))
-        state.schedule = schedule.advance(state.schedule)
+        plan = schedule.plan(state.schedule, world.rank)
+        statistics = step.run(plan)
+        agreed = Agreement(world).agree(plan, statistics, None)
+        state.schedule = schedule.advance(state.schedule, agreed)
         if len(records) + 1 == case.num_steps:
             step.finish(statistics)
         records.append(statistics.read(world))
@@ -212,7 +225,7 @@ def trained(case: Case) -> tuple[dict[str, np.ndarray[Any, Any]], list[dict[str,
 
 def alone(case: Case) -> Case:
     """The same training on one rank, with whole batches."""
-    return replace(case, discriminator=SINGLE, generator=SINGLE, micro_batch_images=None)
+    return replace(case, discriminator=SINGLE, generator=SINGLE, micro_batch_images=None, shares=None)
 
 
 def largest_difference(ours: dict[str, Any], theirs: dict[str, Any]) -> float:

@@ -11,9 +11,12 @@ from torch import Tensor
 
 from fastgan import rng
 from fastgan.data import Loader, open_dataset
+from fastgan.objectives import adversarial_loss
 from fastgan.parallel import SingleEngine
-from fastgan.train.build import build_schedule, build_state
+from fastgan.train.build import build_state
+from fastgan.train.build_schedule import build_schedule
 from fastgan.train.config import RunConfig
+from fastgan.train.joint_step import JointStep
 from fastgan.train.state import TrainState
 from fastgan.train.step import TrainStep, frozen
 
@@ -38,7 +41,8 @@ def sgd_state(config: RunConfig) -> TrainState:
 
 def train(config: RunConfig, loader: Loader, *, num_steps: int) -> TrainState:
     state, schedule = sgd_state(config), build_schedule(config)
-    step = TrainStep(state, loader=loader, seed=0, latent_dim=8, ema=config.ema, device="cpu")
+    kind = JointStep if config.schedule.policy == "joint" else TrainStep
+    step = kind(state, loader=loader, seed=0, latent_dim=8, ema=config.ema, device="cpu")
     for _ in range(num_steps):
         step.run(schedule.plan(state.schedule))
         state.schedule = schedule.advance(state.schedule)
@@ -156,3 +160,59 @@ def test_statistics_of_a_step(tiny: Callable[..., RunConfig], loader: Loader) ->
         "penalty_r1",
     }
     assert -1 <= values["sign_statistic"] <= 1
+
+
+@pytest.mark.parametrize("loss", ["non_saturating", "relativistic", "hinge"])
+def test_joint_steps_equal_simultaneous_descent(tiny: Callable[..., RunConfig], loader: Loader, loss: str) -> None:
+    """Both gradients at the same weights, written with nothing but torch and the two networks; R1 and R2 in step 0."""
+    penalties = "penalties=[{kind: r1, weight: 0.5, every: 2}, {kind: r2, weight: 0.3, every: 2}]"
+    config = tiny(penalties, f"objective.loss={loss}", "schedule.policy=joint", "ema.half_life_images=16")
+    hand, adversarial = sgd_state(config), adversarial_loss(loss)
+    generator, discriminator = hand.generator, hand.discriminator
+    for number in range(3):
+        real = loader.batch(8 * number, 8).images.double().requires_grad_()
+        fake = generator(latents(8 * number))
+        judged = fake.detach().requires_grad_()
+        real_logits, fake_logits = discriminator(real), discriminator(judged)
+        loss_of_discriminator = adversarial.discriminator(real_logits, fake_logits)
+        if number != 1:
+            for weight, logits, images in ((0.5, real_logits, real), (0.3, fake_logits, judged)):
+                (slope,) = torch.autograd.grad(logits.sum(), images, create_graph=True)
+                square = slope.square().sum(dim=(1, 2, 3)).mean()
+                loss_of_discriminator = loss_of_discriminator + 2 * weight * square
+        ours = torch.autograd.grad(loss_of_discriminator, list(discriminator.parameters()), retain_graph=True)
+        theirs = torch.autograd.grad(
+            adversarial.generator(discriminator(fake), discriminator(real).detach()), list(generator.parameters())
+        )
+        with torch.no_grad():
+            for parameters, gradients, rate in ((discriminator, ours, 0.02), (generator, theirs, 0.05)):
+                for parameter, gradient in zip(parameters.parameters(), gradients, strict=True):
+                    parameter.sub_(rate * gradient)
+        discriminator.step_spectral_norm()
+    joint = train(config, loader, num_steps=3)
+    for network in ("generator", "discriminator"):
+        found, expected = (list(getattr(state, network).parameters()) for state in (joint, hand))
+        torch.testing.assert_close(found, expected, rtol=1e-6, atol=1e-9)
+
+
+def test_a_joint_step_judges_the_fakes_once(tiny: Callable[..., RunConfig], loader: Loader) -> None:
+    counts = {}
+    for policy in ("alternate", "joint"):
+        config = tiny(f"schedule.policy={policy}", "penalties=[]")
+        state, schedule = sgd_state(config), build_schedule(config)
+        judged: list[int] = []
+        state.discriminator.register_forward_pre_hook(lambda _, inputs, judged=judged: judged.append(len(inputs[0])))
+        kind = JointStep if policy == "joint" else TrainStep
+        kind(state, loader=loader, seed=0, latent_dim=8, ema=config.ema, device="cpu").run(
+            schedule.plan(state.schedule)
+        )
+        counts[policy] = sum(judged)
+    # Real and fake images; then fakes again, and real ones for a relativistic loss.
+    assert counts["joint"] == 16
+    assert counts["alternate"] in (24, 32)
+
+
+def test_joint_micro_batches_change_nothing(tiny: Callable[..., RunConfig], loader: Loader) -> None:
+    settings = ["schedule.policy=joint", "penalties=[{kind: r2, weight: 0.5}]"]
+    whole, parts = (train(tiny(*settings, *more), loader, num_steps=3) for more in ([], ["micro_batch_images=2"]))
+    torch.testing.assert_close(weights(parts), weights(whole), rtol=1e-6, atol=1e-9)
