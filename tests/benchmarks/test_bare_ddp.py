@@ -5,7 +5,8 @@ import torch
 
 from benchmarks.baselines.bare_ddp import BareDdpStep
 from benchmarks.step_providers import RandomImages
-from fastgan.train.build import build_schedule, build_state
+from fastgan.train.build import build_state
+from fastgan.train.build_schedule import build_schedule
 from fastgan.train.config import load_config
 from fastgan.train.step import TrainStep
 from tests.guards.test_performance import group_of_one
