@@ -46,7 +46,7 @@ def install(site: Path, *, pip: Sequence[str] = PIP, is_dry_run: bool = False) -
     site.mkdir(parents=True, exist_ok=True)
     # Python runs a module of this name at its start.
     (site / "sitecustomize.py").write_text(_FINDER.format(folder=str(ROOT / "kernels")), encoding="utf-8")
-    return f"pip failed; {site} on PYTHONPATH stands in for the installation, and csrc/ is not built"
+    return f"note: pip failed; {site} on PYTHONPATH stands in for the installation, and csrc/ is not built"
 
 
 def main() -> int:

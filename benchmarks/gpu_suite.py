@@ -9,6 +9,7 @@ from __future__ import annotations
 import argparse
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -19,8 +20,11 @@ from typing import NamedTuple
 
 from benchmarks.gpu_suite_parts import PARTS, ROOT, SITE, USUAL_MINUTES, Context, NothingToDoError, Part
 
+MUST_END = {"install", "tests", "sanitizer"}
+# What a part says in a line of its own beginning with this stands in the summary.
+NOTE = "note: "
 _LEAST_SECONDS = 5.0
-# For a benchmark that has to end to write its record.
+# For a benchmark that has to end to write its record; within the budget.
 _GRACE_SECONDS = 10.0
 
 
@@ -39,8 +43,9 @@ def run_suite(parts: Sequence[Part], context: Context, *, minutes: float) -> lis
     outcomes: list[Outcome] = []
     for part in parts:
         share = part.minutes / USUAL_MINUTES
-        seconds = min(share * minutes * 60, minutes * 60 - (time.monotonic() - began))
-        if seconds < _LEAST_SECONDS:
+        left = minutes * 60 - _GRACE_SECONDS - (time.monotonic() - began)
+        seconds = min(share * minutes * 60, left)
+        if left < _LEAST_SECONDS:
             outcomes.append(Outcome(part.name, "not begun", note=f"{minutes:g} minutes are over"))
         else:
             sys.stdout.write(f"== {part.name}, up to {seconds:.0f} s\n")
@@ -61,11 +66,15 @@ def run_part(part: Part, context: Context) -> Outcome:
                 if code is None:
                     status = "TIME OVER"
                     break
-                status = "FAILED" if code else status
+                if code and status != "FAILED":
+                    # Later commands of the part may write more, but this is why.
+                    status, note = "FAILED", _last_line(context.out / f"{part.name}.log")
         except NothingToDoError as reason:
             status, note = "nothing to do", str(reason)
-    if status in {"FAILED", "TIME OVER"}:
+    if status == "TIME OVER":
         note = _last_line(context.out / f"{part.name}.log")
+    elif status == "passed":
+        note = _last_line(context.out / f"{part.name}.log", beginning=NOTE).removeprefix(NOTE)
     return Outcome(part.name, status, round(time.monotonic() - began, 1), note)
 
 
@@ -106,9 +115,9 @@ def _end(process: subprocess.Popen[bytes]) -> None:
             continue
 
 
-def _last_line(path: Path) -> str:
+def _last_line(path: Path, *, beginning: str = "") -> str:
     lines = [line.strip() for line in path.read_text(encoding="utf-8", errors="replace").splitlines()]
-    return next((line[:200] for line in reversed(lines) if line), "")
+    return next((line[:200] for line in reversed(lines) if line and line.startswith(beginning)), "")
 
 
 def write_summary(outcomes: Sequence[Outcome], context: Context, *, total_seconds: float) -> None:
@@ -144,7 +153,7 @@ def choose_parts(only: str | None) -> list[Part]:
 
 
 def main() -> int:
-    """Command line; the exit code is 1 if a part failed."""
+    """Command line; the exit code is 1 if a part failed, or the tests did not come to their end."""
     parser = argparse.ArgumentParser(prog="launch/gpu_suite.sh", description=__doc__)
     parser.add_argument("--out", type=Path, required=True, help="folder of results, made if it does not exist")
     parser.add_argument("--minutes", type=float, default=USUAL_MINUTES, help="time budget (%(default)s)")
@@ -156,11 +165,32 @@ def main() -> int:
         parts = choose_parts(arguments.only)
     except ValueError as error:
         parser.error(str(error))
+    if not arguments.minutes > 0:
+        parser.error(f"--minutes {arguments.minutes:g} must be greater than 0")
+    if not arguments.dry_run and not has_gpu():
+        parser.error("this machine has no NVIDIA GPU; --dry-run tries the suite on a CPU")
     out = (arguments.relative_to / arguments.out).resolve()
-    out.mkdir(parents=True, exist_ok=True)
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+        (out / ".writable").touch()
+        (out / ".writable").unlink()
+    except OSError as error:
+        parser.error(f"cannot write --out {out}: {error.strerror}; choose another folder")
     outcomes = run_suite(parts, Context(out, arguments.dry_run), minutes=arguments.minutes)
     sys.stdout.write((out / "summary.md").read_text(encoding="utf-8"))
-    return 1 if any(outcome.status == "FAILED" for outcome in outcomes) else 0
+    return exit_code(outcomes)
+
+
+def has_gpu() -> bool:
+    """Whether there is an NVIDIA driver, as far as can be seen without torch."""
+    return shutil.which("nvidia-smi") is not None or any(Path("/dev").glob("nvidia[0-9]*"))
+
+
+def exit_code(outcomes: Sequence[Outcome]) -> int:
+    """A measurement may be cut short; what says that the machine computes rightly may not."""
+    failed = any(outcome.status == "FAILED" for outcome in outcomes)
+    cut_short = any(outcome.status in {"TIME OVER", "not begun"} and outcome.part in MUST_END for outcome in outcomes)
+    return 1 if failed or cut_short else 0
 
 
 if __name__ == "__main__":

@@ -11,10 +11,9 @@ from typing import NamedTuple
 
 ROOT = Path(__file__).resolve().parents[1]
 # Without these no part runs; everything else is optional.
-NEEDED = ("torch", "numpy", "pydantic", "yaml", "PIL", "safetensors", "rich", "typer", "triton")
+NEEDED = ("torch", "numpy", "pydantic", "yaml", "PIL", "safetensors", "rich", "typer", "pytest")
+NEEDED_ON_A_GPU = ("triton",)
 
-# Tests that choose the GPU by themselves.
-KERNEL_TESTS = ("tests/native", "tests/kernels")
 # Folder of the results that later parts find modules in, if the tree could not be installed.
 SITE = "site"
 
@@ -41,20 +40,18 @@ class Part(NamedTuple):
 
 def install(context: Context) -> list[list[str]]:
     """What is needed is there; the tree is installed in place; `fastgan doctor` says what it has become."""
-    check = f"import importlib.util as u; missing = [n for n in {NEEDED} if u.find_spec(n) is None]; "
+    needed = NEEDED if context.is_dry_run else NEEDED + NEEDED_ON_A_GPU
+    check = f"import importlib.util as u; missing = [n for n in {needed} if u.find_spec(n) is None]; "
     check += "raise SystemExit(f'missing: {missing}; carry their wheels along' if missing else 0)"
     place = ["--site", str(context.out / SITE), *(["--dry-run"] if context.is_dry_run else [])]
     return [_python("-c", check), _module("benchmarks.gpu_install", *place), _module("fastgan", "doctor")]
 
 
 def tests(context: Context) -> list[list[str]]:
-    """The tests of kernels, which run on the GPU where there is one, and those marked gpu; a try only collects them."""
-    folders = [folder for folder in KERNEL_TESTS if (ROOT / folder).is_dir()]
-    marked = gpu_test_files(ROOT / "tests")
+    """Those marked gpu, kernels before all; a try only collects them."""
     # Another version of torch may warn where the pinned one does not.
-    pytest = _module("pytest", "-q", "-W", "default", "-p", "no:cacheprovider")
-    pytest += ["--collect-only"] if context.is_dry_run else []
-    return [[*pytest, *folders], *([[*pytest, "-m", "gpu", *marked]] if marked else [])]
+    pytest = _module("pytest", "-q", "-W", "default", "-p", "no:cacheprovider", "-m", "gpu")
+    return [[*pytest, *(["--collect-only"] if context.is_dry_run else []), *gpu_test_files(ROOT / "tests")]]
 
 
 def sanitizer(context: Context) -> list[list[str]]:

@@ -10,6 +10,7 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
+from matplotlib.ticker import EngFormatter, NullFormatter
 
 from benchmarks.rows import Ceilings, Figures, Row
 
@@ -62,6 +63,10 @@ def plot_roofline(figures: Figures) -> bytes | None:
         rate = [row.num_flops / row.time.p50 * 1e3 for row in mine if row.num_flops and row.time]
         axes.scatter(intensity, rate, s=18, color=_COLOURS[number % len(_COLOURS)], label=provider, zorder=3)
     axes.set(xscale="log", yscale="log", xlabel="FLOPs per byte that must move", ylabel="FLOP/s")
+    for axis in (axes.xaxis, axes.yaxis):
+        # The usual ticks of a logarithm are formulas, whose fonts may be missing.
+        axis.set_major_formatter(EngFormatter(sep=""))
+        axis.set_minor_formatter(NullFormatter())
     axes.grid(alpha=0.25, which="both")
     axes.legend(frameon=False, fontsize=7)
     return _png(figure)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 import subprocess
 import sys
@@ -39,6 +40,8 @@ def bench(
     elif target not in TARGETS:
         choices = (*TARGETS, REPORT)
         raise ConfigError(f"bench {target!r} must be one of {', '.join(choices)}{did_you_mean(target, choices)}")
+    elif seconds is not None and not 0 < seconds < math.inf:
+        raise ConfigError(f"--seconds {seconds:g} must be a positive number; leave it out for no limit")
     elif records:
         raise ConfigError(f"fastgan bench {target} takes no records; to compare with one: --compare {records[0]}")
     else:

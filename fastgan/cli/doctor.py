@@ -52,6 +52,9 @@ def find_missing(facts: Facts, extras: dict[str, str]) -> list[dict[str, str]]:
         missing.append(_missing_gpu(facts))
     if facts["gpus"] and facts["optional_packages"]["triton"] is None:
         missing.append(_need("triton", "compiles kernels for the GPU", "pip install triton"))
+    if facts["gpus"] and facts["native_library"].startswith("not built"):
+        command = "install the CUDA toolkit (nvcc), then: pip install --no-deps --no-build-isolation -e ."
+        missing.append(_need("native library", f"kernels of csrc/: {facts['native_library']}", command))
     return missing
 
 

@@ -8,6 +8,8 @@ import typer
 from fastgan.errors import ConfigError
 from fastgan.train.log import say
 
+_MAX_IMAGES = 10_000
+
 
 def sample(  # noqa: PLR0917 - the command line passes all of them by name
     run: Annotated[Path, typer.Argument(metavar="RUN", help="Folder of a run, such as runs/digits-000.")],
@@ -25,6 +27,8 @@ def sample(  # noqa: PLR0917 - the command line passes all of them by name
     for name, value, least in (("num", num, 1), ("columns", 1 if columns is None else columns, 1), ("seed", seed, 0)):
         if value < least:
             raise ConfigError(f"--{name} {value} must be at least {least}")
+    if num > _MAX_IMAGES:
+        raise ConfigError(f"--num {num} must be at most {_MAX_IMAGES:,}: they go into one picture; use other seeds")
     from fastgan.train.grid import save_grid
     from fastgan.train.sample import generate, load_generator
 

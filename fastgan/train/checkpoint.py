@@ -174,8 +174,21 @@ class Checkpoint:
         try:
             network.load_state_dict(self._tensors[name])
         except RuntimeError as error:
-            reason = " ".join(str(error).split())
-            raise CheckpointError(f"{self.path} does not fit this configuration: {reason}") from error
+            differing = _differing_shapes(self._tensors[name], network)
+            raise CheckpointError(
+                f"{self.path} does not fit this configuration: {name} {differing}; give its networks the sizes in "
+                "config.yaml back that they were trained with"
+            ) from error
+
+
+def _differing_shapes(saved: Mapping[str, Tensor], network: nn.Module) -> str:
+    """The first tensor that only one side has, or that has another shape on each."""
+    own = network_tensors(network)
+    for name in sorted(saved.keys() | own.keys()):
+        theirs, ours = (list(side[name].shape) if name in side else "absent" for side in (saved, own))
+        if theirs != ours:
+            return f"{name} is {theirs} there and {ours} here"
+    return "has other contents"
 
 
 def _tensors(state: TrainState, *, copies: bool) -> dict[str, dict[str, Tensor]]:

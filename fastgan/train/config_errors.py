@@ -28,6 +28,7 @@ _RULES: Mapping[str, str] = {
     "greater_than": "must be greater than {gt:g}",
     "greater_than_equal": "must be at least {ge:g}",
     "less_than": "must be less than {lt:g}",
+    "less_than_equal": "must be at most {le:,}",
     "tuple_type": "must be a list in brackets",
     "too_long": "must have {max_length} items, not {actual_length}",
 }

@@ -266,7 +266,22 @@ def _rules(config: RunConfig) -> Iterator[BrokenRule]:
         if network.channels > network.max_channels:
             text = f"must be at most {name}.max_channels={network.max_channels}"
             yield BrokenRule(((name, "channels"), (name, "max_channels")), network.channels, text)
+    iterations = config.discriminator.spectral_norm_iterations
+    if iterations != 1 and not config.discriminator.spectral_norm:
+        text = "needs discriminator.spectral_norm=true; set that, or leave it out"
+        both = (("discriminator", "spectral_norm_iterations"), ("discriminator", "spectral_norm"))
+        yield BrokenRule(both, iterations, text)
+    yield from _rules_of_penalties(config)
+    yield from _rules_of_schedule(config)
+
+
+def _rules_of_penalties(config: RunConfig) -> Iterator[BrokenRule]:
+    """A mode must be able to compute its penalty, and every kind stands once."""
     for index, penalty in enumerate(config.penalties):
+        if penalty.sigma != PenaltyConfig.model_fields["sigma"].default and penalty.mode != "approximate":
+            text = f"is not read by penalties.{index}.mode={penalty.mode}; leave it out, or use the mode approximate"
+            keys = (("penalties", str(index), "sigma"), ("penalties", str(index), "mode"))
+            yield BrokenRule(keys, penalty.sigma, text)
         if config.schedule.policy == "joint" and penalty.mode == "dual" and penalty.kind == "r2":
             text = "leaves schedule.policy=joint no graph of the fakes for the generator; use double, or alternate"
             yield BrokenRule((("penalties", str(index), "mode"), ("schedule", "policy")), penalty.mode, text)
@@ -274,7 +289,6 @@ def _rules(config: RunConfig) -> Iterator[BrokenRule]:
             text = f"estimates |gradient|^2, of which {penalty.kind} is no function; use double or dual"
             keys = (("penalties", str(index), "mode"), ("penalties", str(index), "kind"))
             yield BrokenRule(keys, penalty.mode, text)
-    yield from _rules_of_schedule(config)
     kinds = [penalty.kind for penalty in config.penalties]
     for index, kind in enumerate(kinds):
         first = kinds.index(kind)

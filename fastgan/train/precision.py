@@ -9,6 +9,7 @@ from fastgan.dist import ALONE, World
 from fastgan.errors import ConfigError
 from fastgan.train.build import build_networks
 from fastgan.train.config import RunConfig
+from fastgan.train.environment import cpu_facts
 
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16}
 
@@ -41,10 +42,13 @@ def choose_device(name: str, world: World = ALONE) -> torch.device:
 def choose_precision(config: RunConfig, *, num_classes: int, device: torch.device) -> str:
     """`fp32` or `bf16`: what the configuration says, or for `auto` what a measurement finds faster.
 
-    A CPU without bf16 instructions emulates them slowly, which no table of names tells as reliably as trying.
+    A CPU without bf16 instructions emulates them slowly: it is not asked. Where there are some, trying tells more
+    reliably than a table of names whether they help.
     """
     if config.precision != "auto":
         return config.precision
+    if device.type == "cpu" and not cpu_facts()["bf16_instructions"]:
+        return "fp32"
     seconds = {name: _seconds_per_pass(config, num_classes, dtype, device) for name, dtype in DTYPES.items()}
     return "bf16" if seconds["fp32"] > _REQUIRED_SPEEDUP * seconds["bf16"] else "fp32"
 

@@ -88,6 +88,8 @@ def read_config(run_dir: Path, *, overrides: Sequence[str] = ()) -> RunConfig:
         ConfigError: if an override is wrong.
     """
     path = run_dir / CONFIG_FILE
+    if run_dir.is_file():
+        raise RunFolderError(f"{run_dir} is a file; give the folder of a run, such as {run_dir.parent}")
     if not path.is_file():
         raise RunFolderError(f"{run_dir} holds no run: {path} is missing; runs are folders such as runs/digits-000")
     return load_config(None, config_file=path, overrides=overrides)

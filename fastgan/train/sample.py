@@ -26,7 +26,6 @@ class LoadedGenerator(NamedTuple):
 
     generator: DCGANGenerator
     images_seen: int
-    seed: int
 
 
 def load_generator(run_dir: Path, *, device: torch.device | str = "cpu") -> LoadedGenerator:
@@ -40,7 +39,7 @@ def load_generator(run_dir: Path, *, device: torch.device | str = "cpu") -> Load
     facts = checkpoint.facts
     generator, _ = build_networks(config, num_classes=facts.num_classes, dtype=DTYPES[facts.precision], device=device)
     checkpoint.restore_network("generator_ema", generator)
-    return LoadedGenerator(generator.requires_grad_(False).eval(), checkpoint.schedule.images_seen, config.seed)
+    return LoadedGenerator(generator.requires_grad_(False).eval(), checkpoint.schedule.images_seen)
 
 
 @torch.no_grad()

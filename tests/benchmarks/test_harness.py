@@ -224,3 +224,16 @@ def test_rows_are_handed_on_as_they_come_until_the_time_is_over() -> None:
 def test_quick_is_quicker() -> None:
     for name in ("min_rounds", "max_rounds", "seconds_per_provider", "min_sample_seconds"):
         assert getattr(QUICK, name) < getattr(timing.FULL, name)
+
+
+def test_calls_take_one_set_of_inputs_after_the_other() -> None:
+    seen: list[int] = []
+
+    def remember(x: Tensor) -> tuple[Tensor]:
+        seen.append(x.data_ptr())
+        return (x @ x,)
+
+    measure_case(case(provider("eager", remember)), TINY)
+    # The first call is compared with float64; then come warm-up and samples.
+    assert len(set(seen[1:])) > 1
+    assert all(now != before for before, now in zip(seen[-4:], seen[-3:], strict=False))

@@ -57,13 +57,14 @@ def test_the_newest_record_that_is_not_quick_counts() -> None:
 
 def test_of_an_op_the_fastest_implementation_is_shown() -> None:
     rows = [
-        row("conv2d", "small", "eager", 4.0),
+        row("conv2d", "small", "eager", 5.0),
+        row("conv2d", "small", "eager, contiguous", 4.0),
         row("conv2d", "small", "fastgan reference", 1.0),
         row("conv2d", "small", "fastgan slow", 3.0),
         row("conv2d", "small", "fastgan fast", 2.0),
     ]
     text = numbers({Path("a.json"): record(*rows)})
-    assert "| conv2d | small, fp32 | 4 ms | 2 ms | fast | 2.00x |" in text
+    assert "| conv2d | small, fp32 | eager, contiguous | fast | 4 ms | 2 ms | 2.00x |" in text
 
 
 def test_the_reference_alone_is_not_compared_with_itself() -> None:

@@ -86,3 +86,11 @@ def test_a_report_is_made_from_records(tmp_path: Path) -> None:
     assert "### square: 8x8" in text
     assert "**Quick**" in text
     assert list((tmp_path / "report").glob("*.png"))
+
+
+@pytest.mark.parametrize("seconds", ["-1", "0", "nan", "inf"])
+def test_a_time_that_is_none_is_refused(seconds: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert run(["bench", "step", "--seconds", seconds]) == 2
+    assert (
+        capsys.readouterr().err == f"error: --seconds {seconds} must be a positive number; leave it out for no limit\n"
+    )

@@ -71,13 +71,14 @@ def test_advice_follows_from_the_facts(facts: dict[str, Any]) -> None:
     gpu = {"name": "H100", "compute_capability": "9.0", "memory_gib": 79.6}
     complete = {"tensorboard": "2.0", "triton": "3.0"}
     assert advice(facts, optional_packages=complete, gpus=[], gpu_driver=None) == []
-    assert advice(facts, optional_packages=complete, gpus=[gpu], gpu_driver="570.1", cuda="13.0") == []
+    built = {"gpus": [gpu], "gpu_driver": "570.1", "native_library": "built by nvcc 13.0"}
+    assert advice(facts, optional_packages=complete, cuda="13.0", **built) == []
+    unbuilt = built | {"native_library": "not built: no nvcc"}
+    assert advice(facts, optional_packages=complete, cuda="13.0", **unbuilt)[0].startswith("install the CUDA toolkit")
     assert advice(facts, optional_packages=complete | {"tensorboard": None}, gpus=[], gpu_driver=None) == [
         "pip install 'fastgan[tensorboard]'"
     ]
-    assert advice(facts, optional_packages=complete | {"triton": None}, gpus=[gpu], gpu_driver="570.1") == [
-        "pip install triton"
-    ]
+    assert advice(facts, optional_packages=complete | {"triton": None}, **built) == ["pip install triton"]
     cpu_build = advice(
         facts, optional_packages=complete, packages={"torch": "2.13.0+cpu"}, gpus=[], gpu_driver="570.1", cuda=None
     )

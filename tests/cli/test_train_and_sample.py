@@ -279,6 +279,10 @@ def test_a_preset_without_data_says_what_to_give(refused: Callable[..., str]) ->
     [
         (["nowhere"], "nowhere holds no run: nowhere/config.yaml is missing; runs are folders such as runs/digits-000"),
         (["nowhere", "--num", "0"], "--num 0 must be at least 1"),
+        (
+            ["nowhere", "--num", "10001"],
+            "--num 10001 must be at most 10,000: they go into one picture; use other seeds",
+        ),
         (["nowhere", "--seed", "-1"], "--seed -1 must be at least 0"),
         (["nowhere", "--out", "x.jpg"], "--out x.jpg must end in .png, the only format that is written"),
         (["nowhere", "--out", "a/b.png"], "--out a/b.png: the folder a does not exist; make it first"),

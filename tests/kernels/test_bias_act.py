@@ -9,6 +9,8 @@ from fastgan.ops.bias_act import bias_act_op
 from fastgan.ops.bias_act_grad import bias_act_grad_op
 from tests.kernels.tools import close_to_reference, prefilled, randn
 
+pytestmark = pytest.mark.gpu
+
 SHAPES = [(1, 1, 1, 1), (2, 3, 5, 7), (1, 17, 33, 31), (2, 131, 2, 3), (0, 4, 2, 2)]
 
 

@@ -8,6 +8,8 @@ from fastgan.kernels.spec import Geometry
 from fastgan.ops.conv2d_weight_grad import conv2d_weight_grad_op
 from tests.kernels.tools import DEVICE, close_to_reference, randn
 
+pytestmark = pytest.mark.gpu
+
 # ((N, C, H, W), output channels, kernel, stride, padding, groups)
 Row = tuple[tuple[int, int, int, int], int, int, int, int, int]
 ROWS: list[Row] = [

@@ -9,6 +9,8 @@ from fastgan.kernels.spec import Activation, Geometry
 from fastgan.ops.convolution import Operands, Settings, convolution_op, output_shape
 from tests.kernels.tools import DEVICE, close_to_reference, prefilled, randn
 
+pytestmark = pytest.mark.gpu
+
 if DEVICE == "cuda" and torch.cuda.get_device_capability() < (9, 0):
     pytest.skip("this GPU has no copy engine", allow_module_level=True)
 

@@ -11,6 +11,8 @@ from fastgan.kernels.spec import ACTIVATIONS, Activation, Geometry
 from fastgan.ops.convolution import Linear, Operands, Settings, convolution_op, output_shape
 from tests.kernels.tools import DEVICE, close_to_reference, kernels_of, prefilled, randn
 
+pytestmark = pytest.mark.gpu
+
 LINEARS: tuple[Linear, ...] = ("conv2d", "conv_transpose2d")
 
 # ((N, C, H, W), output channels, kernel, stride, padding, output padding, groups)

@@ -15,6 +15,8 @@ from fastgan.ops import no_weight_gradients
 from fastgan.ops.convolution import Linear, Operands, Settings, convolution_op
 from tests.kernels.tools import DEVICE
 
+pytestmark = pytest.mark.gpu
+
 
 def generator(impl: str) -> DCGANGenerator:
     torch.manual_seed(0)

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from benchmarks import gpu_install, gpu_suite, suite
-from benchmarks.gpu_suite import choose_parts, run_command, run_suite
+from benchmarks.gpu_suite import Outcome, choose_parts, run_command, run_suite
 from benchmarks.gpu_suite_parts import PARTS, USUAL_MINUTES, Context, NothingToDoError, Part, gpu_test_files, measure
 from benchmarks.record import read_records
 from tests.guards.tree import ROOT
@@ -28,7 +28,7 @@ def outcomes(out: Path) -> dict[str, tuple[str, str]]:
 
 
 def test_a_failure_ends_nothing_else(tmp_path: Path) -> None:
-    parts = [part("bad", "raise SystemExit(2)", "print('why')"), part("good", "print('fine')")]
+    parts = [part("bad", "raise SystemExit('why')", "print('later')"), part("good", "print('fine')")]
     run_suite(parts, Context(tmp_path, is_dry_run=True), minutes=1)
     assert outcomes(tmp_path) == {"bad": ("FAILED", "why"), "good": ("passed", "")}
     assert "fine" in (tmp_path / "good.log").read_text()
@@ -57,7 +57,7 @@ def test_a_part_that_takes_too_long_is_ended_with_its_children(tmp_path: Path, m
     )
     slow = part("slow", child + "p.wait()", minutes=USUAL_MINUTES)
     began = time.monotonic()
-    run_suite([slow], Context(tmp_path, is_dry_run=True), minutes=6 / 60)
+    run_suite([slow], Context(tmp_path, is_dry_run=True), minutes=16 / 60)
     assert time.monotonic() - began < 45
     assert outcomes(tmp_path)["slow"][0] == "TIME OVER"
     stat = Path(f"/proc/{pid.read_text()}/stat")
@@ -67,6 +67,55 @@ def test_a_part_that_takes_too_long_is_ended_with_its_children(tmp_path: Path, m
 def test_parts_beyond_the_budget_are_not_begun(tmp_path: Path) -> None:
     run_suite([part("late", "print(1)")], Context(tmp_path, is_dry_run=True), minutes=0.01)
     assert outcomes(tmp_path)["late"] == ("not begun", "0.01 minutes are over")
+
+
+def test_parts_share_the_budget_by_their_minutes(tmp_path: Path) -> None:
+    given: dict[str, float] = {}
+
+    def remembering(name: str, minutes: float) -> Part:
+        def commands(context: Context) -> list[list[str]]:
+            given[name] = context.seconds
+            return []
+
+        return Part(name, minutes, commands)
+
+    run_suite([remembering("short", 1.0), remembering("long", 2.0)], Context(tmp_path, is_dry_run=True), minutes=4)
+    assert given["short"] == pytest.approx(60 * 4 / USUAL_MINUTES)
+    assert given["long"] == pytest.approx(120 * 4 / USUAL_MINUTES)
+
+
+def test_what_a_part_notes_and_why_it_failed_stand_in_the_summary(tmp_path: Path) -> None:
+    parts = [
+        part("fine", "print('note: half of it'); print('more')"),
+        part("bad", "raise SystemExit('why')", "print(1)"),
+    ]
+    run_suite(parts, Context(tmp_path, is_dry_run=True), minutes=1)
+    assert outcomes(tmp_path) == {"fine": ("passed", "half of it"), "bad": ("FAILED", "why")}
+
+
+@pytest.mark.parametrize(
+    ("part", "status", "code"),
+    [("conv", "TIME OVER", 0), ("conv", "FAILED", 1), ("tests", "TIME OVER", 1), ("install", "not begun", 1)],
+)
+def test_tests_must_come_to_their_end(part: str, status: str, code: int) -> None:
+    assert gpu_suite.exit_code([Outcome("step", "passed"), Outcome(part, status)]) == code
+
+
+def test_no_gpu_and_no_folder_are_told_in_one_line(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(gpu_suite, "has_gpu", lambda: False)
+    (tmp_path / "file").touch()
+    for words, said in (
+        (["--out", "x"], "this machine has no NVIDIA GPU; --dry-run tries the suite on a CPU"),
+        (["--dry-run", "--out", str(tmp_path / "file")], "File exists; choose another folder"),
+        (["--dry-run", "--minutes", "0", "--out", "x"], "--minutes 0 must be greater than 0"),
+    ):
+        monkeypatch.setattr(sys, "argv", ["gpu_suite", *words])
+        with pytest.raises(SystemExit) as caught:
+            gpu_suite.main()
+        assert caught.value.code == 2
+        assert capsys.readouterr().err.strip().endswith(said)
 
 
 def test_parts_are_chosen_in_the_order_of_their_importance() -> None:
@@ -95,7 +144,7 @@ def test_only_files_with_tests_for_a_gpu_are_run(tmp_path: Path) -> None:
 
 def test_what_pip_cannot_install_is_imported_from_the_checkout(tmp_path: Path) -> None:
     said = gpu_install.install(tmp_path, pip=["this_module_does_not_exist"])
-    assert said.startswith("pip failed")
+    assert said.startswith("note: pip failed")
     # -S: no other installation is seen.
     program = (
         f"import sys; sys.path[:0] = [{str(tmp_path)!r}, {str(ROOT)!r}]; import sitecustomize; "

@@ -16,7 +16,8 @@ SOURCE = Path(__file__).with_name("host_kernels.cpp")
 def host_library(tmp_path_factory: pytest.TempPathFactory) -> ctypes.CDLL:
     """csrc/*.h around plain loops, compiled with every warning as an error and with bounds and overflow checks."""
     compiler = shutil.which("g++") or shutil.which("clang++")
-    assert compiler is not None, "these tests need a C++ compiler: apt install g++"
+    if compiler is None:
+        pytest.skip("needs a C++ compiler, such as g++")
     library = tmp_path_factory.mktemp("native") / "host_kernels.so"
     checks = [
         "-Wall",

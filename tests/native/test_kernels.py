@@ -10,6 +10,8 @@ from fastgan import native
 from fastgan.ops import gradient_penalty, interpolate, power_iteration_, spectral_norm
 from fastgan.ops.bilinear import bilinear, outer
 
+pytestmark = pytest.mark.gpu
+
 DEVICE = torch.device("cpu" if os.environ.get("TRITON_INTERPRET") == "1" else "cuda")
 SHAPES = [(1, 9), (9, 1), (1, 1), (15, 8), (17, 64), (40, 257), (2, 600)]
 DTYPES = [torch.float32, torch.bfloat16]

@@ -153,7 +153,9 @@ def test_another_format_is_refused(state: TrainState) -> None:
 def test_a_checkpoint_of_other_networks_does_not_fit(state: TrainState, tiny: Callable[..., RunConfig]) -> None:
     path = save(state, 8)
     wider = build_state(tiny("generator.channels=4"), num_classes=0, dtype=torch.float32, device="cpu")
-    with pytest.raises(CheckpointError, match=r"does not fit this configuration: .*size mismatch") as caught:
+    with pytest.raises(
+        CheckpointError, match=r"does not fit this configuration: .* is \[.*\] there and \[.*\] here; give its"
+    ) as caught:
         restore(Checkpoint(path), wider)
     assert "\n" not in str(caught.value)
 

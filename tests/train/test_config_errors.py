@@ -306,3 +306,24 @@ def test_a_preset_that_is_not_there(preset: str | None, message: str) -> None:
     with pytest.raises(ConfigError) as caught:
         load_config(preset)
     assert str(caught.value) == message
+
+
+@pytest.mark.parametrize(
+    ("override", "said"),
+    [
+        (
+            "penalties=[{kind: r1, weight: 1, sigma: 5}]",
+            "penalties.0.sigma=5.0 is not read by penalties.0.mode=double; leave it out, or use the mode approximate",
+        ),
+        (
+            "discriminator.spectral_norm_iterations=9",
+            "discriminator.spectral_norm_iterations=9 needs discriminator.spectral_norm=true; "
+            "set that, or leave it out",
+        ),
+        ("generator.channels=100000", "generator.channels=100000 must be at most 65,536"),
+    ],
+)
+def test_what_would_do_nothing_or_too_much_is_refused(override: str, said: str) -> None:
+    with pytest.raises(ConfigError) as caught:
+        load_config("digits", overrides=[override])
+    assert f"command line: {said}" in str(caught.value).splitlines()

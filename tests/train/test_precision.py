@@ -12,6 +12,19 @@ from fastgan.train.build import build_networks
 from fastgan.train.config import RunConfig
 
 
+@pytest.fixture(autouse=True)
+def a_cpu_with_bf16(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(precision, "cpu_facts", lambda: {"bf16_instructions": ["avx512_bf16"]})
+
+
+def test_auto_asks_no_cpu_that_would_emulate_bf16(
+    tiny: Callable[..., RunConfig], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(precision, "cpu_facts", lambda: {"bf16_instructions": []})
+    monkeypatch.setattr(precision, "_seconds_per_pass", pytest.fail)
+    assert precision.choose_precision(tiny("precision=auto"), num_classes=0, device=torch.device("cpu")) == "fp32"
+
+
 @pytest.mark.parametrize(("fp32", "bf16", "expected"), [(1.0, 0.5, "bf16"), (1.0, 0.95, "fp32"), (1.0, 3.0, "fp32")])
 def test_auto_takes_bf16_only_where_it_is_clearly_faster(
     tiny: Callable[..., RunConfig], monkeypatch: pytest.MonkeyPatch, fp32: float, bf16: float, expected: str

@@ -21,4 +21,7 @@ def test_there_are_examples() -> None:
 @pytest.mark.parametrize("example", EXAMPLES, ids=["a trained generator", "a loss on a model of one's own"])
 def test_an_example_runs(example: str, tiny: Callable[..., RunConfig]) -> None:
     train(tiny("total_images=16", "run_dir=runs/digits-000"))
-    exec(compile(example, "README.md", "exec"), {"__name__": "__example__"})
+    names: dict[str, object] = {"__name__": "__example__"}
+    exec(compile(example, "README.md", "exec"), names)
+    if "decoder" in names:
+        assert names["decoder"].to_image.weight.grad.abs().max() > 0  # type: ignore[attr-defined]

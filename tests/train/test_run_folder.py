@@ -17,6 +17,12 @@ def test_the_next_free_number_is_taken(tiny: Callable[..., RunConfig]) -> None:
     assert names == ["runs/digits-000", "runs/digits-002", "runs/digits-003"]
 
 
+def test_a_file_is_no_run(tiny: Callable[..., RunConfig]) -> None:
+    Path("config.yaml").write_text("seed: 1")
+    with pytest.raises(RunFolderError, match=r"^config\.yaml is a file; give the folder of a run, such as \.$"):
+        read_config(Path("config.yaml"))
+
+
 def test_a_folder_in_use_is_left_alone(tiny: Callable[..., RunConfig]) -> None:
     Path("mine").mkdir()
     Path("mine/thesis.tex").write_text("x")
