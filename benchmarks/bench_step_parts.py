@@ -44,7 +44,7 @@ def cases(options: Options) -> Iterator[Case]:
 
 def part_case(config: RunConfig, device: torch.device, *, precision: str) -> Case:
     """A row for each part; parts that contain others are told apart by what they are called."""
-    names = ["generate", "judge_real", "update discriminator", "update generator"]
+    names = ["generate", "judge_real", "update discriminator", "update generator", "update joint"]
     names += [f"update discriminator, {penalty.kind}" for penalty in config.penalties]
     names += ["apply discriminator", "apply generator"]
     providers = [_provider(name, config, device, precision=precision) for name in names]
@@ -93,6 +93,8 @@ class _Part:
         if what == "apply":
             return self._apply(which)
         network, _, penalty = which.partition(", ")
+        if network == "joint":
+            return self._update_joint
         return self._update_generator if network == "generator" else lambda: self._update_discriminator(penalty)
 
     def _latents(self) -> Tensor:
@@ -119,6 +121,17 @@ class _Part:
         with frozen(self.state.discriminator):
             engine(self._latents(), real=self.real).loss.backward()
         engine.discard()
+
+    def _update_joint(self) -> None:
+        """Both updates from one pass through both networks, making the fakes included."""
+        latents = self._latents()
+        fake = self.state.generator(latents)
+        judged = self.state.discriminator_engine(self.real, fake, for_generator=True)
+        judged.loss.backward()
+        made = self.state.generator_engine(latents, fake=fake, fake_gradient=judged.fake_gradient)
+        made.loss.backward()
+        self.state.discriminator_engine.discard()
+        self.state.generator_engine.discard()
 
     def _apply(self, network: str) -> Callable[[], object]:
         """The optimizer step, and what follows it."""

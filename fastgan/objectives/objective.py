@@ -145,8 +145,9 @@ class DiscriminatorObjective(nn.Module):
     ) -> tuple[Tensor, Tensor, Tensor, dict[str, Tensor]]:
         """Real and fake logits, fake images, and the penalties R1 and R2 where due."""
         sides = [kind for kind in ("r1", "r2") if kind in due]
-        # A pass over both must not carry zeros, or another mode, through one half.
-        if isinstance(fake, Tensor) and len(sides) != 1 and len({self.modes[kind] for kind in sides}) < 2:
+        # A pass over both must not carry zeros, or another mode, or only the generator's gradient, through one half.
+        is_alike = len(sides) != 1 and len({self.modes[kind] for kind in sides}) < 2
+        if isinstance(fake, Tensor) and is_alike and not fake.requires_grad:
             return self._judge_together(real, fake, labels, has_penalties=bool(sides), noise=noise)
         real_logits, values = self._judge_side("r1", real, labels, due=due, noise=noise)
         fake = fake if isinstance(fake, Tensor) else fake().detach()

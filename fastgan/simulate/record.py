@@ -70,6 +70,9 @@ def _parts(measured: Mapping[str, Part]) -> Iterator[tuple[str, Part]]:
             yield name, part
     yield "learn discriminator", _difference(update, measured["judge_real"])
     yield "learn generator", _difference(measured["update generator"], measured["generate"])
+    if "update joint" in measured:
+        before = measured["generate"].plus(measured["judge_real"])
+        yield "learn joint", _difference(measured["update joint"], before)
 
 
 def _difference(whole: Part, other: Part) -> Part:

@@ -12,7 +12,7 @@ from fastgan.dist import ALONE, World, check_same, from_main, process_group, wor
 from fastgan.errors import CheckpointError, ConfigError, TrainingError
 from fastgan.models import DCGANGenerator
 from fastgan.parallel import SingleEngine
-from fastgan.schedule import Balance, Joint, Policy
+from fastgan.schedule import Balance, Policy
 from fastgan.train.agreement import Agreement
 from fastgan.train.build import build_state
 from fastgan.train.build_schedule import build_schedule
@@ -21,7 +21,7 @@ from fastgan.train.config import RunConfig, dump_config
 from fastgan.train.files import make_folder
 from fastgan.train.grid import grid_array, save_png
 from fastgan.train.interrupt import Interrupt
-from fastgan.train.joint_step import JointStep
+from fastgan.train.joint_step import step_class
 from fastgan.train.log import quiet, say, warn
 from fastgan.train.pace import Pace
 from fastgan.train.plots import plot_losses
@@ -30,7 +30,6 @@ from fastgan.train.progress import RunLog, SilentLog, check_tensorboard
 from fastgan.train.run_folder import RunLock, create_run_folder, write_run_facts
 from fastgan.train.sample import generate
 from fastgan.train.state import TrainState
-from fastgan.train.step import TrainStep
 from fastgan.train.step_statistics import FiniteGuard, Statistics, diverged
 from fastgan.train.trace import NoTrace, Trace, num_steps_to_trace
 
@@ -182,7 +181,7 @@ def run_loop(run: Run, *, interrupt: Interrupt) -> int:
         device=run.device,
         memory_format=torch.channels_last,
     )
-    step = (JointStep if isinstance(schedule, Joint) else TrainStep)(
+    step = step_class(schedule)(
         state,
         loader=loader,
         seed=config.seed,

@@ -20,7 +20,7 @@ from fastgan.schedule import Alternate, Balance, Joint, LazyPenalty, Policy, Sch
 from fastgan.train.agreement import Agreement
 from fastgan.train.checkpoint import network_tensors
 from fastgan.train.config import EmaConfig
-from fastgan.train.joint_step import JointStep
+from fastgan.train.joint_step import step_class
 from fastgan.train.state import TrainState
 from fastgan.train.step import TrainStep
 
@@ -156,7 +156,7 @@ def train_steps(state: TrainState, case: Case, *, loader: Any = None) -> list[di
     """Trains `state` for `case.num_steps` steps; the statistics of each, over all ranks."""
     world = world_of(case)
     schedule = schedule_of(case, world)
-    step = (JointStep if case.policy == "joint" else TrainStep)(
+    step = step_class(schedule)(
         state,
         loader=loader or NumberedImages(),
         seed=0,

@@ -39,6 +39,7 @@ def digits_rows(dtype: str = "fp32") -> list[dict[str, object]]:
         "update discriminator": (7.0, 1.0),
         "update generator": (9.0, 0.8),
         "update discriminator, r1": (12.0, 2.0),
+        "update joint": (11.0, 1.6),
         "apply discriminator": (3.0, 0.0),
         "apply generator": (4.0, 0.0),
     }
@@ -52,6 +53,7 @@ def test_parts_of_a_record_are_lines_through_two_batches(tmp_path: Path) -> None
         "judge_real": (1.0, 0.2),
         "learn discriminator": (6.0, 0.8),
         "learn generator": (7.0, 0.7),
+        "learn joint": (8.0, 1.3),
         "penalty r1": (5.0, 1.0),
         "apply discriminator": (3.0, 0.0),
         "apply generator": (4.0, 0.0),

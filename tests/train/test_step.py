@@ -16,7 +16,7 @@ from fastgan.parallel import SingleEngine
 from fastgan.train.build import build_state
 from fastgan.train.build_schedule import build_schedule
 from fastgan.train.config import RunConfig
-from fastgan.train.joint_step import JointStep
+from fastgan.train.joint_step import step_class
 from fastgan.train.state import TrainState
 from fastgan.train.step import TrainStep, frozen
 
@@ -41,8 +41,7 @@ def sgd_state(config: RunConfig) -> TrainState:
 
 def train(config: RunConfig, loader: Loader, *, num_steps: int) -> TrainState:
     state, schedule = sgd_state(config), build_schedule(config)
-    kind = JointStep if config.schedule.policy == "joint" else TrainStep
-    step = kind(state, loader=loader, seed=0, latent_dim=8, ema=config.ema, device="cpu")
+    step = step_class(schedule)(state, loader=loader, seed=0, latent_dim=8, ema=config.ema, device="cpu")
     for _ in range(num_steps):
         step.run(schedule.plan(state.schedule))
         state.schedule = schedule.advance(state.schedule)
@@ -202,10 +201,8 @@ def test_a_joint_step_judges_the_fakes_once(tiny: Callable[..., RunConfig], load
         state, schedule = sgd_state(config), build_schedule(config)
         judged: list[int] = []
         state.discriminator.register_forward_pre_hook(lambda _, inputs, judged=judged: judged.append(len(inputs[0])))
-        kind = JointStep if policy == "joint" else TrainStep
-        kind(state, loader=loader, seed=0, latent_dim=8, ema=config.ema, device="cpu").run(
-            schedule.plan(state.schedule)
-        )
+        step = step_class(schedule)(state, loader=loader, seed=0, latent_dim=8, ema=config.ema, device="cpu")
+        step.run(schedule.plan(state.schedule))
         counts[policy] = sum(judged)
     # Real and fake images; then fakes again, and real ones for a relativistic loss.
     assert counts["joint"] == 16
