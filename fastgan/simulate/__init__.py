@@ -5,6 +5,7 @@ from fastgan.simulate.cost import CostModel, Part, parts_from_passes
 from fastgan.simulate.fabric import Fabric, Links
 from fastgan.simulate.noise import Noise
 from fastgan.simulate.record import parts_from_record
+from fastgan.simulate.roles import best_roles
 from fastgan.simulate.run import Simulated, simulate
 from fastgan.simulate.trace import chrome_trace
 from fastgan.simulate.unit import unit_model
@@ -17,6 +18,7 @@ __all__ = [
     "Part",
     "Simulated",
     "alone",
+    "best_roles",
     "chrome_trace",
     "efficiency",
     "parts_from_passes",
