@@ -26,8 +26,12 @@ class AdversarialLoss(ABC):
         """Scalar loss of the discriminator from real and fake logits, each [N]."""
 
     @abstractmethod
+    def generator_terms(self, fake: Tensor, real: Tensor | None = None) -> Tensor:
+        """[N], each sample's loss of the generator from fake logits [N]; `real` [N] where `generator_reads_real`."""
+
     def generator(self, fake: Tensor, real: Tensor | None = None) -> Tensor:
-        """Scalar loss of the generator from fake logits [N]; `real` [N] where `generator_reads_real`."""
+        """Scalar loss of the generator: the mean of `generator_terms`."""
+        return self.generator_terms(fake, real).mean()
 
     def margin(self, real: Tensor, fake: Tensor) -> Tensor:
         """[N], positive where the discriminator takes real sample n for real.
@@ -48,8 +52,8 @@ class NonSaturating(AdversarialLoss):
     def discriminator(self, real: Tensor, fake: Tensor) -> Tensor:
         return F.softplus(-real).mean() + F.softplus(fake).mean()
 
-    def generator(self, fake: Tensor, real: Tensor | None = None) -> Tensor:
-        return F.softplus(-fake).mean()
+    def generator_terms(self, fake: Tensor, real: Tensor | None = None) -> Tensor:
+        return F.softplus(-fake)
 
 
 class Hinge(AdversarialLoss):
@@ -61,8 +65,8 @@ class Hinge(AdversarialLoss):
     def discriminator(self, real: Tensor, fake: Tensor) -> Tensor:
         return F.relu(1 - real).mean() + F.relu(1 + fake).mean()
 
-    def generator(self, fake: Tensor, real: Tensor | None = None) -> Tensor:
-        return -fake.mean()
+    def generator_terms(self, fake: Tensor, real: Tensor | None = None) -> Tensor:
+        return -fake
 
 
 class Wasserstein(AdversarialLoss):
@@ -74,8 +78,8 @@ class Wasserstein(AdversarialLoss):
     def discriminator(self, real: Tensor, fake: Tensor) -> Tensor:
         return fake.mean() - real.mean()
 
-    def generator(self, fake: Tensor, real: Tensor | None = None) -> Tensor:
-        return -fake.mean()
+    def generator_terms(self, fake: Tensor, real: Tensor | None = None) -> Tensor:
+        return -fake
 
     def margin(self, real: Tensor, fake: Tensor) -> Tensor:
         """Real minus fake: a constant added to all logits does not count."""
@@ -91,8 +95,8 @@ class LeastSquares(AdversarialLoss):
     def discriminator(self, real: Tensor, fake: Tensor) -> Tensor:
         return 0.5 * (real - 1).square().mean() + 0.5 * fake.square().mean()
 
-    def generator(self, fake: Tensor, real: Tensor | None = None) -> Tensor:
-        return 0.5 * (fake - 1).square().mean()
+    def generator_terms(self, fake: Tensor, real: Tensor | None = None) -> Tensor:
+        return 0.5 * (fake - 1).square()
 
     def margin(self, real: Tensor, fake: Tensor) -> Tensor:
         """Real minus 1/2, the middle between the two targets."""
@@ -110,10 +114,10 @@ class Relativistic(AdversarialLoss):
     def discriminator(self, real: Tensor, fake: Tensor) -> Tensor:
         return F.softplus(fake - real).mean()
 
-    def generator(self, fake: Tensor, real: Tensor | None = None) -> Tensor:
+    def generator_terms(self, fake: Tensor, real: Tensor | None = None) -> Tensor:
         if real is None:
             raise ValueError("Relativistic.generator: real is None; this loss compares fake logits with real ones")
-        return F.softplus(real - fake).mean()
+        return F.softplus(real - fake)
 
     def margin(self, real: Tensor, fake: Tensor) -> Tensor:
         """Real minus fake: a constant added to all logits does not count."""

@@ -1,5 +1,6 @@
 """Which engine runs a network: what was asked for, or a refusal with the reason and the alternative."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 from fastgan.dist import World
@@ -20,7 +21,7 @@ class EngineChoice:
 class Demands:
     """What a network needs of its engine.
 
-    network: "generator" or "discriminator", as messages call it.
+    network: as messages call it, for example "generator".
     has_penalties: its loss differentiates a gradient.
     has_spectral_norm: its layers' weights are read outside of the layers.
     compresses: gradients are to be sent in fewer bits.
@@ -63,22 +64,22 @@ def choose_engine(kind: str, stage: int | None, *, world: World, demands: Demand
     return chosen
 
 
-def check_stages(stage: int | None, choices: dict[str, EngineChoice], stages: dict[str, int | None]) -> None:
+def check_stages(stage: int | None, engines: Mapping[str, tuple[EngineChoice, int | None]]) -> None:
     """Refuses a stage that nobody reads.
 
     Args:
         stage: parallel.stage.
-        choices, stages: the engine and the own stage of each network.
+        engines: the engine and the own stage of each network, by the key of the section that names them.
     Raises:
         ConfigError: for a stage of an engine other than deepspeed.
     """
-    for network, own in stages.items():
-        if own is not None and choices[network].kind != "deepspeed":
+    for key, (choice, own) in engines.items():
+        if own is not None and choice.kind != "deepspeed":
             raise ConfigError(
-                f"parallel.{network}.stage={own} is only read by deepspeed and the {network}'s engine is "
-                f"{choices[network].kind}; leave it out, or set parallel.{network}.engine=deepspeed"
+                f"{key}.stage={own} is only read by deepspeed and this network's engine is {choice.kind}; "
+                f"leave it out, or set {key}.engine=deepspeed"
             )
-    if stage is not None and all(choice.kind != "deepspeed" for choice in choices.values()):
+    if stage is not None and all(choice.kind != "deepspeed" for choice, _ in engines.values()):
         raise ConfigError(
             f"parallel.stage={stage} is only read by deepspeed; leave it out, or use parallel.engine=deepspeed"
         )
@@ -93,5 +94,5 @@ def _check_stage_3(asked: str, demands: Demands) -> None:
     if demands.has_spectral_norm:
         raise ConfigError(
             f"{asked} frees the weights that the spectral norm reads before each pass; "
-            f"use stage 2 or fsdp2, or {demands.network}.spectral_norm=false"
+            "use stage 2 or fsdp2, or spectral_norm=false"
         )

@@ -1,17 +1,27 @@
 """From a configuration to networks and engines."""
 
 import copy
+from collections.abc import Iterable, Mapping
 
 import torch
+from torch import nn
 
+from fastgan import rng
 from fastgan.dist import ALONE, World
 from fastgan.models import DCGANDiscriminator, DCGANGenerator
-from fastgan.objectives import DiscriminatorObjective, GeneratorObjective, PenaltyMode, adversarial_loss
-from fastgan.schedule import ScheduleState
+from fastgan.objectives import (
+    DiscriminatorObjective,
+    EnsembleGeneratorObjective,
+    GeneratorObjective,
+    Opponent,
+    PenaltyMode,
+    adversarial_loss,
+)
+from fastgan.schedule import LazyPenalty, ScheduleState
 from fastgan.train.build_engines import build_engine, choose_engines
 from fastgan.train.checkpoint import Checkpoint
-from fastgan.train.config import RunConfig
-from fastgan.train.state import TrainState
+from fastgan.train.config import FIRST_DISCRIMINATOR, DataConfig, DiscriminatorConfig, PenaltyConfig, RunConfig
+from fastgan.train.state import Member, TrainState
 
 # What the names in a configuration stand for.
 ARCHITECTURES = {"dcgan": (DCGANGenerator, DCGANDiscriminator)}
@@ -27,7 +37,7 @@ def build_networks(
         dtype: in which hidden layers compute; parameters are float32.
         device: where the networks go; "meta" for their shapes only.
     """
-    generator, discriminator = config.generator, config.discriminator
+    generator = config.generator
     is_meta = torch.device(device).type == "meta"
     with torch.random.fork_rng(devices=[]), torch.device("meta" if is_meta else "cpu"):
         torch.manual_seed(config.seed)
@@ -43,19 +53,39 @@ def build_networks(
             label_dim=generator.label_dim,
             dtype=dtype,
         )
-        judge = ARCHITECTURES[discriminator.architecture][1](
-            resolution=config.data.resolution,
-            image_channels=config.data.channels,
-            channels=discriminator.channels,
-            max_channels=discriminator.max_channels,
-            spectral_norm=discriminator.spectral_norm,
-            spectral_norm_iterations=discriminator.spectral_norm_iterations,
-            num_classes=num_classes,
-            dtype=dtype,
-        )
+        judge = _make_discriminator(config.data, config.discriminator, num_classes=num_classes, dtype=dtype)
     for network in (made, judge):
         network.to(device=device, memory_format=torch.channels_last)  # type: ignore[call-overload]
     return made, judge
+
+
+def build_members(
+    config: RunConfig, *, num_classes: int, dtype: torch.dtype, device: torch.device | str
+) -> dict[str, DCGANDiscriminator]:
+    """The discriminators beside the first, by name; fresh weights depend on `config.seed` and on the name."""
+    built = {}
+    for member in config.ensemble.members:
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(int(rng.integers(config.seed, f"discriminator/{member.name}", 0, 1, high=1 << 31)[0]))
+            network = _make_discriminator(config.data, member.network, num_classes=num_classes, dtype=dtype)
+        network.to(device=device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+        built[member.name] = network
+    return built
+
+
+def _make_discriminator(
+    data: DataConfig, network: DiscriminatorConfig, *, num_classes: int, dtype: torch.dtype
+) -> DCGANDiscriminator:
+    return ARCHITECTURES[network.architecture][1](
+        resolution=data.resolution,
+        image_channels=data.channels,
+        channels=network.channels,
+        max_channels=network.max_channels,
+        spectral_norm=network.spectral_norm,
+        spectral_norm_iterations=network.spectral_norm_iterations,
+        num_classes=num_classes,
+        dtype=dtype,
+    )
 
 
 def build_state(
@@ -75,23 +105,48 @@ def build_state(
     """
     choices = choose_engines(config, world=world)
     generator, discriminator = build_networks(config, num_classes=num_classes, dtype=dtype, device=device)
+    members = build_members(config, num_classes=num_classes, dtype=dtype, device=device)
+    judges = {"discriminator": discriminator} | {f"discriminator-{name}": judge for name, judge in members.items()}
     average = copy.deepcopy(generator).requires_grad_(False).eval()
     if checkpoint is not None:
         # Before the engines, which may shard what they are given.
-        checkpoint.restore_networks(generator=generator, discriminator=discriminator, generator_ema=average)
-    loss = adversarial_loss(config.objective.loss)
-    modes: dict[str, PenaltyMode] = {p.kind: PenaltyMode(p.mode, p.sigma) for p in config.penalties}
-    objectives = {
-        "generator": GeneratorObjective(generator, discriminator=discriminator, loss=loss),
-        "discriminator": DiscriminatorObjective(discriminator, loss=loss, modes=modes),
-    }
+        checkpoint.restore_networks({"generator": generator, "generator_ema": average, **judges})
     engines = {
-        network: build_engine(config, network, objective, choice=choices[network], device=torch.device(device))
-        for network, objective in objectives.items()
+        name: build_engine(config, name, objective, choice=choices[name], device=torch.device(device))
+        for name, objective in _objectives(config, generator, judges).items()
     }
     state = TrainState(
         generator, discriminator, average, engines["generator"], engines["discriminator"], ScheduleState()
     )
+    for member in config.ensemble.members:
+        engine = engines[f"discriminator-{member.name}"]
+        state.members[member.name] = Member(members[member.name], engine, _lazy(member.penalties))
     if checkpoint is not None:
         checkpoint.restore_progress(state)
     return state
+
+
+def _objectives(
+    config: RunConfig, generator: nn.Module, judges: Mapping[str, DCGANDiscriminator]
+) -> dict[str, nn.Module]:
+    """The objective of each network, by its name in `sides`."""
+    first = (config.objective.loss, config.penalties)
+    settings = [first, *((member.loss, member.penalties) for member in config.ensemble.members)]
+    objectives: dict[str, nn.Module] = {}
+    opponents = {}
+    for (name, judge), (loss_name, penalties) in zip(judges.items(), settings, strict=True):
+        loss = adversarial_loss(loss_name)
+        modes: dict[str, PenaltyMode] = {p.kind: PenaltyMode(p.mode, p.sigma) for p in penalties}
+        objectives[name] = DiscriminatorObjective(judge, loss=loss, modes=modes)
+        opponents[name.partition("-")[2] or FIRST_DISCRIMINATOR] = Opponent(judge, loss)
+    if len(opponents) == 1:
+        (opponent,) = opponents.values()
+        objective: nn.Module = GeneratorObjective(generator, discriminator=opponent.discriminator, loss=opponent.loss)
+    else:
+        combination = config.ensemble.combination
+        objective = EnsembleGeneratorObjective(generator, opponents=opponents, combination=combination)
+    return {"generator": objective, **objectives}
+
+
+def _lazy(penalties: Iterable[PenaltyConfig]) -> tuple[LazyPenalty, ...]:
+    return tuple(LazyPenalty(penalty.kind, penalty.weight, penalty.every) for penalty in penalties)

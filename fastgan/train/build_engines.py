@@ -1,4 +1,6 @@
-"""From a configuration to the engines of both networks."""
+"""From a configuration to the engines of all networks."""
+
+from typing import NamedTuple
 
 import torch
 from torch import nn
@@ -7,10 +9,51 @@ from fastgan.dist import World
 from fastgan.errors import ConfigError
 from fastgan.parallel import Demands, Engine, EngineChoice, check_stages, choose_engine, make_engine
 from fastgan.parallel.zero_config import deepspeed_settings, read_deepspeed_json
-from fastgan.train.config import AdamConfig, RunConfig
+from fastgan.train.config import AdamConfig, EngineConfig, RunConfig
 from fastgan.train.log import warn
 
-_NETWORKS = ("discriminator", "generator")
+
+class Side(NamedTuple):
+    """What a configuration says of one network's engine.
+
+    key: where its engine stands in the configuration.
+    """
+
+    key: str
+    engine: EngineConfig
+    adam: AdamConfig
+    has_penalties: bool
+    has_spectral_norm: bool
+
+
+def sides(config: RunConfig) -> dict[str, Side]:
+    """All networks that are trained: the generator, the discriminator, and the others as `discriminator-NAME`."""
+    optimizer, parallel = config.optimizer, config.parallel
+    found = {
+        "discriminator": Side(
+            "parallel.discriminator",
+            parallel.discriminator,
+            optimizer.discriminator,
+            has_penalties=bool(config.penalties),
+            has_spectral_norm=config.discriminator.spectral_norm,
+        ),
+        "generator": Side(
+            "parallel.generator",
+            parallel.generator,
+            optimizer.generator,
+            has_penalties=False,
+            has_spectral_norm=config.generator.spectral_norm,
+        ),
+    }
+    for index, member in enumerate(config.ensemble.members):
+        found[f"discriminator-{member.name}"] = Side(
+            f"ensemble.members.{index}.parallel",
+            member.parallel,
+            member.optimizer,
+            has_penalties=bool(member.penalties),
+            has_spectral_norm=member.network.spectral_norm,
+        )
+    return found
 
 
 def build_optimizer(network: nn.Module, config: AdamConfig) -> torch.optim.Adam:
@@ -20,27 +63,27 @@ def build_optimizer(network: nn.Module, config: AdamConfig) -> torch.optim.Adam:
 
 
 def choose_engines(config: RunConfig, *, world: World) -> dict[str, EngineChoice]:
-    """The engine of each network.
+    """The engine of each network, by its name in `sides`.
 
     Raises:
         ConfigError: if one cannot do what the configuration asks, before any network is built.
     """
     parallel = config.parallel
     choices = {}
-    for name in _NETWORKS:
-        own, network = getattr(parallel, name), getattr(config, name)
+    for name, side in sides(config).items():
         demands = Demands(
             network=name,
-            has_penalties=name == "discriminator" and bool(config.penalties),
-            has_spectral_norm=network.spectral_norm,
+            has_penalties=side.has_penalties,
+            has_spectral_norm=side.has_spectral_norm,
             compresses=parallel.compression != "none",
             overlaps=parallel.overlap,
         )
-        stage = parallel.stage if own.stage is None else own.stage
-        choices[name] = choose_engine(own.engine or parallel.engine, stage, world=world, demands=demands)
+        stage = parallel.stage if side.engine.stage is None else side.engine.stage
+        choices[name] = choose_engine(side.engine.engine or parallel.engine, stage, world=world, demands=demands)
         if config.schedule.shares != "equal":
             _check_shares(config, name, choices[name].kind)
-    check_stages(parallel.stage, choices, {name: getattr(parallel, name).stage for name in _NETWORKS})
+    own = {side.key: (choices[name], side.engine.stage) for name, side in sides(config).items()}
+    check_stages(parallel.stage, own)
     if parallel.deepspeed_config is not None:
         read_deepspeed_json(parallel.deepspeed_config)
     return choices
@@ -64,13 +107,12 @@ def _check_shares(config: RunConfig, network: str, engine: str) -> None:
 def build_engine(
     config: RunConfig, network: str, objective: nn.Module, *, choice: EngineChoice, device: torch.device
 ) -> Engine:
-    """The engine of `network` around its objective.
+    """The engine of `network`, a name in `sides`, around its objective.
 
     Raises:
         ConfigError: if a package is missing, or DeepSpeed's JSON has a key that would change the training.
     """
-    adam: AdamConfig = getattr(config.optimizer, network)
-    parallel = config.parallel
+    adam, parallel = sides(config)[network].adam, config.parallel
     settings = None
     if choice.kind == "deepspeed":
         user = read_deepspeed_json(parallel.deepspeed_config)

@@ -29,8 +29,6 @@ from fastgan.train.state import TrainState
 from fastgan.train.step_statistics import diverged
 
 FORMAT = 1
-_NETWORKS = ("generator", "discriminator", "generator_ema")
-_OPTIMIZERS = ("generator_optimizer", "discriminator_optimizer")
 
 
 class RunFacts(NamedTuple):
@@ -142,11 +140,12 @@ class Checkpoint:
                 )
             self.schedule = ScheduleState.from_json(values["schedule"])
             self.facts = RunFacts(**{name: values[name] for name in RunFacts._fields})
-            self._tensors = {name: load(files[f"{name}.safetensors"]) for name in (*_NETWORKS, *_OPTIMIZERS)}
+            names = [name.removesuffix(".safetensors") for name in files if name.endswith(".safetensors")]
+            self._tensors = {name: load(files[f"{name}.safetensors"]) for name in names}
         except (KeyError, TypeError, ValueError, SafetensorError) as error:
             raise CheckpointError(f"{path} is damaged: {error!r}; use an earlier checkpoint") from error
 
-    def restore_networks(self, **networks: nn.Module) -> None:
+    def restore_networks(self, networks: Mapping[str, nn.Module]) -> None:
         """Puts the weights of each into the network of its name, before an engine shards it.
 
         Raises:
@@ -161,8 +160,8 @@ class Checkpoint:
         Raises:
             CheckpointError: if a tensor is missing, unknown or of another shape.
         """
-        state.generator_engine.load_state_dict(self._tensors["generator_optimizer"])
-        state.discriminator_engine.load_state_dict(self._tensors["discriminator_optimizer"])
+        for name, (_, engine) in state.trained.items():
+            engine.load_state_dict(self._group(f"{name}_optimizer"))
         state.schedule = self.schedule
 
     def restore_network(self, name: str, network: nn.Module) -> None:
@@ -172,13 +171,18 @@ class Checkpoint:
             CheckpointError: if a tensor is missing, unknown or of another shape.
         """
         try:
-            network.load_state_dict(self._tensors[name])
+            network.load_state_dict(self._group(name))
         except RuntimeError as error:
             differing = _differing_shapes(self._tensors[name], network)
             raise CheckpointError(
                 f"{self.path} does not fit this configuration: {name} {differing}; give its networks the sizes in "
                 "config.yaml back that they were trained with"
             ) from error
+
+    def _group(self, name: str) -> dict[str, Tensor]:
+        if name not in self._tensors:
+            raise CheckpointError(f"{self.path} does not fit this configuration: it has no {name}; use its own config")
+        return self._tensors[name]
 
 
 def _differing_shapes(saved: Mapping[str, Tensor], network: nn.Module) -> str:
@@ -193,11 +197,10 @@ def _differing_shapes(saved: Mapping[str, Tensor], network: nn.Module) -> str:
 
 def _tensors(state: TrainState, *, copies: bool) -> dict[str, dict[str, Tensor]]:
     """All tensors of a checkpoint on the CPU. With `copies` false only helps others to gather theirs, and is empty."""
-    engines = {"generator": state.generator_engine, "discriminator": state.discriminator_engine}
     groups: dict[str, dict[str, Tensor]] = {}
-    for name, engine in engines.items():
+    for name, (network, engine) in state.trained.items():
         with engine.gathered():
-            groups[name] = _to_cpu(network_tensors(getattr(state, name))) if copies else {}
+            groups[name] = _to_cpu(network_tensors(network)) if copies else {}
         optimizer = engine.state_dict()
         groups[f"{name}_optimizer"] = _to_cpu(optimizer) if copies else {}
     groups["generator_ema"] = _to_cpu(network_tensors(state.generator_ema)) if copies else {}

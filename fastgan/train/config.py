@@ -16,14 +16,17 @@ from fastgan.errors import ConfigError, did_you_mean
 from fastgan.train.config_dump import dump_config
 from fastgan.train.config_errors import assignment, problem_lines
 from fastgan.train.config_models import (
+    FIRST_DISCRIMINATOR,
     AdamConfig,
     CheckpointConfig,
     DataConfig,
     DiscriminatorConfig,
     EmaConfig,
     EngineConfig,
+    EnsembleConfig,
     GeneratorConfig,
     LogConfig,
+    MemberConfig,
     ObjectiveConfig,
     OptimizerConfig,
     ParallelConfig,
@@ -36,6 +39,7 @@ from fastgan.train.config_sources import COMMAND_LINE, MergedSources
 from fastgan.train.config_yaml import YamlReader
 
 __all__ = [
+    "FIRST_DISCRIMINATOR",
     "KEYS_FREE_ON_RESUME",
     "AdamConfig",
     "CheckpointConfig",
@@ -44,8 +48,10 @@ __all__ = [
     "DiscriminatorConfig",
     "EmaConfig",
     "EngineConfig",
+    "EnsembleConfig",
     "GeneratorConfig",
     "LogConfig",
+    "MemberConfig",
     "ObjectiveConfig",
     "OptimizerConfig",
     "ParallelConfig",
@@ -60,7 +66,7 @@ __all__ = [
 ]
 
 # Keys, or whole sections, that decide what is kept and shown and how the work is split, but not what is computed; and
-# the length of the run.
+# the length of the run. The numbers of list items are left out.
 KEYS_FREE_ON_RESUME = (
     "run_dir",
     "total_images",
@@ -75,6 +81,7 @@ KEYS_FREE_ON_RESUME = (
     "log",
     "parallel",
     "schedule.shares",
+    "ensemble.members.parallel",
 )
 
 
@@ -125,10 +132,14 @@ def _differences(saved: BaseModel, asked: BaseModel, prefix: str) -> Iterator[Di
     for name in type(saved).model_fields:
         key = f"{prefix}{name}"
         ours, theirs = getattr(saved, name), getattr(asked, name)
-        if ours == theirs or key in KEYS_FREE_ON_RESUME:
+        path = re.sub(r"\.\d+\.", ".", key)
+        if ours == theirs or path in KEYS_FREE_ON_RESUME:
             continue
         if isinstance(ours, BaseModel):
             yield from _differences(ours, theirs, f"{key}.")
+        elif any(free.startswith(f"{path}.") for free in KEYS_FREE_ON_RESUME) and len(ours) == len(theirs):
+            for index, items in enumerate(zip(ours, theirs, strict=True)):
+                yield from _differences(*items, f"{key}.{index}.")
         else:
             both = (assignment((key,), config.model_dump()[name]) for config in (saved, asked))
             yield Difference(key, *both)

@@ -30,13 +30,18 @@ def _lines(section: BaseModel, indent: str) -> Iterator[tuple[str, str]]:
             yield from _lines(value, f"{indent}  ")
         elif isinstance(value, tuple) and any(isinstance(item, BaseModel) for item in value):
             yield f"{indent}{name}:", comment
-            for item in value:
-                pairs = (f"{key}: {_scalar(getattr(item, key))}" for key in type(item).model_fields)
-                yield f"{indent}  - {{{', '.join(pairs)}}}", ""
-        elif isinstance(value, tuple):
-            yield f"{indent}{name}: [{', '.join(map(_scalar, value))}]", comment
+            yield from ((f"{indent}  - {_on_one_line(item)}", "") for item in value)
         else:
-            yield f"{indent}{name}: {_scalar(value)}", comment
+            yield f"{indent}{name}: {_on_one_line(value)}", comment
+
+
+def _on_one_line(value: object) -> str:
+    """A value, a list or a section, on one line."""
+    if isinstance(value, BaseModel):
+        return f"{{{', '.join(f'{key}: {_on_one_line(getattr(value, key))}' for key in type(value).model_fields)}}}"
+    if isinstance(value, tuple):
+        return f"[{', '.join(map(_on_one_line, value))}]"
+    return _scalar(value)
 
 
 def _scalar(value: object) -> str:

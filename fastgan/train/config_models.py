@@ -61,6 +61,9 @@ LossKind = Literal["non_saturating", "hinge", "wasserstein", "least_squares", "r
 PenaltyKind = Literal["r1", "r2", "wgan_gp", "wgan_lp", "zero_centered"]
 PenaltyModeName = Literal["double", "dual", "approximate"]
 SchedulePolicy = Literal["alternate", "joint", "balance"]
+# The name, among several discriminators, of the one that has sections of its own.
+FIRST_DISCRIMINATOR = "main"
+Combination = Literal["mean", "max", "random"]
 EngineKind = Literal["auto", "single", "flat", "ddp", "deepspeed", "fsdp2"]
 Stage = Annotated[Literal[0, 1, 2, 3], BeforeValidator(_choice_of_numbers)]
 Compression = Literal["none", "bf16"]
@@ -209,6 +212,25 @@ class LogConfig(_Section):
     tensorboard: TensorBoard = Field(default="auto", description="auto: written when tensorboard is installed")
 
 
+class MemberConfig(_Section):
+    """One discriminator beside the first."""
+
+    name: RunName = Field(description="name of its statistics and of its files in checkpoints")
+    network: DiscriminatorConfig = Field(default=DiscriminatorConfig(), description="as the section discriminator")
+    loss: LossKind = Field(default="non_saturating", description="its adversarial loss, and the generator's against it")
+    penalties: tuple[PenaltyConfig, ...] = Field(default=(), description="gradient penalties on it")
+    optimizer: AdamConfig = Field(default=AdamConfig(), description="its Adam")
+    parallel: EngineConfig = Field(default=EngineConfig(), description="its engine")
+
+
+class EnsembleConfig(_Section):
+    """Several discriminators against one generator. The first is what the sections `discriminator`, ... describe."""
+
+    members: tuple[MemberConfig, ...] = Field(default=(), description="discriminators beside the first")
+    combination: Combination = Field(default="mean", description="of the generator's losses against them, per image")
+    num_drawn: Count | None = Field(default=None, description="of random: drawn for each generator update; null: 1")
+
+
 class RunConfig(_Section):
     """Everything that decides what a run does."""
 
@@ -226,6 +248,7 @@ class RunConfig(_Section):
     discriminator: DiscriminatorConfig = Field(default=DiscriminatorConfig(), description="the network that judges")
     objective: ObjectiveConfig = Field(default=ObjectiveConfig(), description="what the networks minimize")
     penalties: tuple[PenaltyConfig, ...] = Field(default=(), description="gradient penalties on the discriminator")
+    ensemble: EnsembleConfig = Field(default=EnsembleConfig(), description="further discriminators")
     schedule: ScheduleConfig = Field(default=ScheduleConfig(), description="who is updated when")
     parallel: ParallelConfig = Field(default=ParallelConfig(), description="how work is spread over processes")
     optimizer: OptimizerConfig = Field(default=OptimizerConfig(), description="the optimizers of both networks")
@@ -262,44 +285,75 @@ def _rules(config: RunConfig) -> Iterator[BrokenRule]:
     if config.data.num_classes is not None and not config.data.labels:
         text = "needs data.labels=true; set that, or data.num_classes=null"
         yield BrokenRule((("data", "num_classes"), ("data", "labels")), config.data.num_classes, text)
-    for name, network in (("generator", config.generator), ("discriminator", config.discriminator)):
-        if network.channels > network.max_channels:
-            text = f"must be at most {name}.max_channels={network.max_channels}"
-            yield BrokenRule(((name, "channels"), (name, "max_channels")), network.channels, text)
-    iterations = config.discriminator.spectral_norm_iterations
-    if iterations != 1 and not config.discriminator.spectral_norm:
-        text = "needs discriminator.spectral_norm=true; set that, or leave it out"
-        both = (("discriminator", "spectral_norm_iterations"), ("discriminator", "spectral_norm"))
-        yield BrokenRule(both, iterations, text)
-    yield from _rules_of_penalties(config)
+    yield from _rules_of_network(config.generator, ("generator",))
+    yield from _rules_of_network(config.discriminator, ("discriminator",))
+    yield from _rules_of_penalties(config.penalties, ("penalties",))
+    for index, member in enumerate(config.ensemble.members):
+        path = ("ensemble", "members", str(index))
+        yield from _rules_of_network(member.network, (*path, "network"))
+        yield from _rules_of_penalties(member.penalties, (*path, "penalties"))
+    yield from _rules_of_ensemble(config.ensemble)
     yield from _rules_of_schedule(config)
 
 
-def _rules_of_penalties(config: RunConfig) -> Iterator[BrokenRule]:
+def _rules_of_network(network: GeneratorConfig | DiscriminatorConfig, path: tuple[str, ...]) -> Iterator[BrokenRule]:
+    if network.channels > network.max_channels:
+        text = f"must be at most {'.'.join(path)}.max_channels={network.max_channels}"
+        yield BrokenRule(((*path, "channels"), (*path, "max_channels")), network.channels, text)
+    if isinstance(network, GeneratorConfig) or network.spectral_norm or network.spectral_norm_iterations == 1:
+        return
+    text = f"needs {'.'.join(path)}.spectral_norm=true; set that, or leave it out"
+    keys = ((*path, "spectral_norm_iterations"), (*path, "spectral_norm"))
+    yield BrokenRule(keys, network.spectral_norm_iterations, text)
+
+
+def _rules_of_penalties(penalties: tuple[PenaltyConfig, ...], path: tuple[str, ...]) -> Iterator[BrokenRule]:
     """A mode must be able to compute its penalty, and every kind stands once."""
-    for index, penalty in enumerate(config.penalties):
+    kinds = [penalty.kind for penalty in penalties]
+    for index, penalty in enumerate(penalties):
+        item = (*path, str(index))
+        kind = (*item, "kind")
         if penalty.sigma != PenaltyConfig.model_fields["sigma"].default and penalty.mode != "approximate":
-            text = f"is not read by penalties.{index}.mode={penalty.mode}; leave it out, or use the mode approximate"
-            keys = (("penalties", str(index), "sigma"), ("penalties", str(index), "mode"))
-            yield BrokenRule(keys, penalty.sigma, text)
-        if config.schedule.policy == "joint" and penalty.mode == "dual" and penalty.kind == "r2":
-            text = "leaves schedule.policy=joint no graph of the fakes for the generator; use double, or alternate"
-            yield BrokenRule((("penalties", str(index), "mode"), ("schedule", "policy")), penalty.mode, text)
+            text = f"is not read by {'.'.join(item)}.mode={penalty.mode}; leave it out, or use the mode approximate"
+            yield BrokenRule(((*item, "sigma"), (*item, "mode")), penalty.sigma, text)
         if penalty.mode == "approximate" and penalty.kind in {"wgan_gp", "wgan_lp"}:
             text = f"estimates |gradient|^2, of which {penalty.kind} is no function; use double or dual"
-            keys = (("penalties", str(index), "mode"), ("penalties", str(index), "kind"))
-            yield BrokenRule(keys, penalty.mode, text)
-    kinds = [penalty.kind for penalty in config.penalties]
-    for index, kind in enumerate(kinds):
-        first = kinds.index(kind)
+            yield BrokenRule(((*item, "mode"), kind), penalty.mode, text)
+        first = kinds.index(penalty.kind)
         if first < index:
-            text = f"is also the kind of penalties.{first}; list every kind once"
-            yield BrokenRule((("penalties", str(index), "kind"),), kind, text)
+            text = f"is also the kind of {'.'.join(path)}.{first}; list every kind once"
+            yield BrokenRule((kind,), penalty.kind, text)
+
+
+def _rules_of_ensemble(ensemble: EnsembleConfig) -> Iterator[BrokenRule]:
+    names = [FIRST_DISCRIMINATOR, *(member.name for member in ensemble.members)]
+    for index, name in enumerate(names):
+        if names.index(name) < index:
+            text = f"is taken; choose another ({FIRST_DISCRIMINATOR} is the discriminator beside the list)"
+            yield BrokenRule((("ensemble", "members", str(index - 1), "name"),), name, text)
+    section = ("ensemble", "combination")
+    if ensemble.combination != "mean" and not ensemble.members:
+        text = "needs several discriminators; list the others in ensemble.members"
+        yield BrokenRule((section,), ensemble.combination, text)
+    drawn = ("ensemble", "num_drawn")
+    if ensemble.num_drawn is not None and ensemble.combination != "random":
+        text = "is only read by ensemble.combination=random; set that, or ensemble.num_drawn=null"
+        yield BrokenRule((drawn, section), ensemble.num_drawn, text)
+    elif ensemble.num_drawn is not None and ensemble.num_drawn > len(names):
+        text = f"must be at most the number of discriminators, {len(names)}"
+        yield BrokenRule((drawn,), ensemble.num_drawn, text)
 
 
 def _rules_of_schedule(config: RunConfig) -> Iterator[BrokenRule]:
-    """A key that the policy does not read would do nothing."""
+    """What the policy cannot do, and keys that it does not read, which would do nothing."""
     schedule = config.schedule
+    for index, penalty in enumerate(config.penalties):
+        if schedule.policy == "joint" and penalty.mode == "dual" and penalty.kind == "r2":
+            text = "leaves schedule.policy=joint no graph of the fakes for the generator; use double, or alternate"
+            yield BrokenRule((("penalties", str(index), "mode"), ("schedule", "policy")), penalty.mode, text)
+    if schedule.policy == "joint" and config.ensemble.members:
+        text = "takes the generator's gradients from one discriminator; use alternate, or ensemble.members=[]"
+        yield BrokenRule((("schedule", "policy"), ("ensemble", "members")), schedule.policy, text)
     if schedule.policy == "joint" and config.parallel.overlap:
         text = "has nothing to overlap with schedule.policy=joint, whose gradients all come at the end; leave it out"
         yield BrokenRule((("parallel", "overlap"), ("schedule", "policy")), True, text)

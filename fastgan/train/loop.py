@@ -100,14 +100,13 @@ def _train(config: RunConfig, *, resume: Path | None, world: World) -> int:
 
 
 def _say_what_runs(run: Run) -> None:
-    generator, discriminator = (
-        sum(p.numel() for p in network.parameters()) for network in (run.state.generator, run.state.discriminator)
-    )
+    sizes = {name: sum(p.numel() for p in network.parameters()) for name, (network, _) in run.state.trained.items()}
+    networks = " and ".join(f"{name} {size:,}" for name, size in sizes.items())
     say(f"run folder {run.run_dir}")
     num_bad = run.dataset.num_bad_images
     images = f"{run.dataset.num_images:,} images" + (f" ({num_bad:,} of them unreadable)" if num_bad else "")
     say(
-        f"{images}, generator {generator:,} and discriminator {discriminator:,} parameters, "
+        f"{images}, {networks} parameters, "
         f"{run.facts.precision} on {run.device}"
         + (f", {run.world.num_ranks} processes" if run.world.is_launched else "")
     )
@@ -191,6 +190,7 @@ def run_loop(run: Run, *, interrupt: Interrupt) -> int:
         agreement=agreement,
         overlap=config.parallel.overlap,
         trace=trace,
+        num_drawn=(config.ensemble.num_drawn or 1) if config.ensemble.combination == "random" else None,
     )
     with log, loader, trace:
         finished = False

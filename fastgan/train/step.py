@@ -3,8 +3,8 @@
 Shape legend: N samples of a micro-batch, Z latent size, C channels, H W pixels.
 """
 
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Iterator, Mapping
+from contextlib import ExitStack, contextmanager
 from functools import cache, partial
 from typing import NamedTuple, Protocol
 
@@ -15,10 +15,11 @@ from fastgan import rng
 from fastgan.data import Batch, Loader
 from fastgan.dist import ALONE
 from fastgan.nn import SpectrallyNormalized
+from fastgan.objectives import MakeImages
 from fastgan.parallel import Engine
 from fastgan.schedule import MicroBatch, Network, Plan, Update
 from fastgan.train.agreement import Agreement
-from fastgan.train.config import EmaConfig
+from fastgan.train.config import FIRST_DISCRIMINATOR, EmaConfig
 from fastgan.train.ema import ema_decay, update_ema
 from fastgan.train.state import TrainState
 from fastgan.train.step_statistics import Statistics
@@ -69,6 +70,7 @@ class TrainStep:
         agreement: of the ranks on which updates are made.
         overlap: whether the engines were built for it.
         trace: is told what runs.
+        num_drawn: discriminators drawn for each generator update; None: it is made against all.
     """
 
     def __init__(
@@ -83,6 +85,7 @@ class TrainStep:
         agreement: Agreement | None = None,
         overlap: bool = False,
         trace: Trace | NoTrace | None = None,
+        num_drawn: int | None = None,
     ) -> None:
         self.state = state
         self.loader = loader
@@ -93,6 +96,7 @@ class TrainStep:
         self.agreement = agreement or Agreement(ALONE)
         self.overlap = overlap
         self.trace = trace or NoTrace()
+        self.num_drawn = num_drawn
         self._pending: Pending | None = None
         # Real samples of the latest discriminator update, which the generator's update may need once more.
         self._batches: dict[tuple[int, int], Batch] = {}
@@ -127,13 +131,12 @@ class TrainStep:
                 pending.complete(into=statistics)
 
     def _update_discriminator(self, update: Update, statistics: Statistics) -> Tensor | None:
-        """Gradients of the discriminator. Returns images with their graph if the generator can use them."""
-        engine, maker = self.state.discriminator_engine, self.state.generator_engine
+        """Gradients of all discriminators. Returns images with their graph if the generator can use them."""
         # With several micro-batches the graphs would stay in memory all at once, which is what they are to avoid:
         # the generator's update then makes the same images again.
-        keep_graph = update.shared_fakes and len(update.micro_batches) == 1 and maker.keeps_graph
+        keep_graph = update.shared_fakes and len(update.micro_batches) == 1 and self.state.generator_engine.keeps_graph
         self._batches.clear()
-        parts = Statistics()
+        parts = {name: Statistics() for name in (FIRST_DISCRIMINATOR, *self.state.members)}
         for micro in update.micro_batches:
             inputs, is_last = self._inputs(micro), micro is update.micro_batches[-1]
             make_fake = cache(partial(self._make_fake, inputs, statistics, keep_graph=keep_graph))
@@ -142,21 +145,39 @@ class TrainStep:
                 self.finish(statistics)
             # With overlap the generator's gradients travel while real images are judged; then come the fakes.
             fake = make_fake if self.overlap else make_fake()
-            with self.trace.span("discriminator: forward"):
-                output = engine(
-                    inputs.real,
-                    fake,
-                    inputs.labels,
-                    is_last=is_last,
-                    penalties={penalty.kind: penalty.weight for penalty in update.penalties},
-                    interpolation=self._interpolation(micro),
-                    noise=partial(self._noise, micro, inputs.real.shape),
-                )
-            with self.trace.span("discriminator: backward"):
-                engine.backward(output.loss, weight=micro.weight, is_last=is_last)
-            parts.add(output.statistics, weight=float(micro.weight))
-        self._pending = Pending("discriminator", partial(self._step, engine, self.state.discriminator, parts))
+            for name, statistics_of_it in parts.items():
+                output = self._judge(name, update, micro, inputs, fake=fake, is_last=is_last)
+                statistics_of_it.add(output, weight=float(micro.weight))
+        self._pending = Pending("discriminator", partial(self._step_discriminators, parts))
         return make_fake() if keep_graph else None
+
+    def _judge(
+        self, name: str, update: Update, micro: MicroBatch, inputs: Inputs, *, fake: Tensor | MakeImages, is_last: bool
+    ) -> dict[str, Tensor]:
+        """Forward and backward pass of one discriminator on one micro-batch. Returns what it reports."""
+        engine, penalties, suffix = self.state.discriminator_engine, update.penalties, ""
+        if name != FIRST_DISCRIMINATOR:
+            member = self.state.members[name]
+            due = (penalty.due for penalty in member.penalties if penalty.is_due(update.version - 1))
+            engine, penalties, suffix = member.engine, tuple(due), f"/{name}"
+        with self.trace.span(f"discriminator{suffix}: forward"):
+            output = engine(
+                inputs.real,
+                fake,
+                inputs.labels,
+                is_last=is_last,
+                penalties={penalty.kind: penalty.weight for penalty in penalties},
+                interpolation=self._interpolation(micro),
+                noise=partial(self._noise, micro, inputs.real.shape),
+            )
+        with self.trace.span(f"discriminator{suffix}: backward"):
+            engine.backward(output.loss, weight=micro.weight, is_last=is_last)
+        return {f"{key}{suffix}": value for key, value in output.statistics.items()}
+
+    def _step_discriminators(self, parts: Mapping[str, Statistics], *, into: Statistics) -> None:
+        """The optimizer step of each discriminator; one that cannot be made does not keep the others from theirs."""
+        for (network, engine), reported in zip(self.state.discriminators.values(), parts.values(), strict=True):
+            self._step(engine, network, reported, into=into)
 
     def _make_fake(self, inputs: Inputs, statistics: Statistics, *, keep_graph: bool) -> Tensor:
         """[N, C, H, W] from the generator as it is after all of its updates."""
@@ -168,7 +189,7 @@ class TrainStep:
         return images
 
     def _update_generator(self, update: Update, statistics: Statistics, *, shared: Tensor | None, plan: Plan) -> None:
-        """Gradients of the generator, through a frozen discriminator."""
+        """Gradients of the generator, through frozen discriminators."""
         state, engine = self.state, self.state.generator_engine
         fake = shared
         if fake is None and self._is_pending("discriminator") and engine.keeps_graph:
@@ -176,11 +197,17 @@ class TrainStep:
             fake = self._make_fake(self._inputs(update.micro_batches[0]), statistics, keep_graph=True)
         self.finish(statistics)
         parts = Statistics()
-        with state.discriminator_engine.gathered(), frozen(state.discriminator):
+        drawn = {} if self.num_drawn is None else {"drawn": self._draw(update, num=self.num_drawn)}
+        with ExitStack() as stack:
+            for network, judge in state.discriminators.values():
+                stack.enter_context(judge.gathered())
+                stack.enter_context(frozen(network))
             for micro in update.micro_batches:
                 inputs, is_last = self._inputs(micro), micro is update.micro_batches[-1]
                 with self.trace.span("generator: forward"):
-                    output = engine(inputs.latents, inputs.labels, is_last=is_last, real=inputs.real, fake=fake)
+                    output = engine(
+                        inputs.latents, inputs.labels, is_last=is_last, real=inputs.real, fake=fake, **drawn
+                    )
                 with self.trace.span("generator: backward"):
                     engine.backward(output.loss, weight=micro.weight, is_last=is_last)
                 parts.add(output.statistics, weight=float(micro.weight))
@@ -223,6 +250,11 @@ class TrainStep:
         if network.spectral_norm is not None:
             with engine.gathered():
                 network.step_spectral_norm()
+
+    def _draw(self, update: Update, *, num: int) -> list[str]:
+        """Names of the discriminators that a generator update is made against, the same on all ranks."""
+        names = [FIRST_DISCRIMINATOR, *self.state.members]
+        return [names[index] for index in rng.permutation(self.seed, "ensemble", update.version, len(names))[:num]]
 
     def _inputs(self, micro: MicroBatch) -> Inputs:
         key = (micro.first_sample, micro.num_samples)

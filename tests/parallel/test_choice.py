@@ -29,7 +29,7 @@ def test_auto_is_ddp_with_several_processes_and_single_with_one() -> None:
         ("single", None, TWO, {}, "would train 2 unrelated networks, one per process; use ddp"),
         ("ddp", None, ALONE, {}, "needs processes that a launcher starts: torchrun"),
         ("deepspeed", 3, TWO, {"has_penalties": True}, "cannot differentiate a gradient.*use stage 2 or fsdp2"),
-        ("deepspeed", 3, TWO, {"has_spectral_norm": True}, "spectral norm reads.*discriminator.spectral_norm=false"),
+        ("deepspeed", 3, TWO, {"has_spectral_norm": True}, "spectral norm reads.*spectral_norm=false"),
         ("fsdp2", None, TWO, {"compresses": True}, "parallel.compression=bf16 is not done by.*use ddp or flat"),
         ("auto", None, ALONE, {"overlaps": True}, "parallel.overlap=true: parallel.engine=single.*has nothing to send"),
         *(
@@ -46,11 +46,11 @@ def test_an_engine_that_cannot_is_refused(
 
 
 def test_a_stage_that_nobody_reads_is_refused() -> None:
-    ddp = {"generator": EngineChoice("ddp"), "discriminator": EngineChoice("ddp")}
+    ddp = EngineChoice("ddp")
     with pytest.raises(ConfigError, match=r"parallel\.stage=1 is only read by deepspeed"):
-        check_stages(1, ddp, {"generator": None, "discriminator": None})
+        check_stages(1, {"parallel.discriminator": (ddp, None)})
     with pytest.raises(ConfigError, match=r"parallel\.generator\.stage=2 is only read by deepspeed"):
-        check_stages(None, ddp, {"generator": 2, "discriminator": None})
+        check_stages(None, {"parallel.discriminator": (ddp, None), "parallel.generator": (ddp, 2)})
 
 
 @pytest.mark.parametrize(

@@ -19,12 +19,14 @@ CASES = {
     "R1 and R2, new fakes": Case(penalties=("r1", "r2"), share_fakes=False),
     "WGAN-GP, three to two": Case(penalties=("wgan_gp",), discriminator_updates=3, generator_updates=2),
     "relativistic, new fakes, micro-batches": Case(loss="relativistic", share_fakes=False, micro_batch_images=3),
+    "three discriminators": Case(members=(EngineChoice("flat"),) * 2, combination="random", share_fakes=False),
 }
 
 
 def overlapping(case: Case, engine: str) -> Case:
     choice = EngineChoice(engine)
-    return replace(case, generator=choice, discriminator=choice, optimizer="adam", overlap=True)
+    members = tuple(choice for _ in case.members)
+    return replace(case, generator=choice, discriminator=choice, members=members, optimizer="adam", overlap=True)
 
 
 @pytest.mark.parametrize("name", CASES)

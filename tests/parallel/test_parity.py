@@ -47,6 +47,17 @@ MIXED = {
     "new fakes and real logits in the generator's loss": Case(
         generator=EngineChoice("ddp"), discriminator=EngineChoice("ddp"), share_fakes=False, loss="relativistic"
     ),
+    **{
+        f"three discriminators on three engines, {combination}": Case(
+            generator=EngineChoice("ddp"),
+            discriminator=EngineChoice("flat"),
+            members=(EngineChoice("fsdp2"), EngineChoice("deepspeed", 2)),
+            combination=combination,
+            loss="relativistic",
+            micro_batch_images=3,
+        )
+        for combination in ("mean", "max", "random")
+    },
 }
 
 

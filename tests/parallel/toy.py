@@ -12,8 +12,14 @@ from fastgan import rng
 from fastgan.data import Batch
 from fastgan.dist import ALONE, World, world_from_environment
 from fastgan.models import DCGANDiscriminator, DCGANGenerator
-from fastgan.objectives import DiscriminatorObjective, GeneratorObjective, adversarial_loss
-from fastgan.objectives.objective import ObjectiveOutput
+from fastgan.objectives import (
+    DiscriminatorObjective,
+    EnsembleGeneratorObjective,
+    GeneratorObjective,
+    ObjectiveOutput,
+    Opponent,
+    adversarial_loss,
+)
 from fastgan.parallel import Engine, EngineChoice, make_engine
 from fastgan.parallel.zero_config import deepspeed_settings
 from fastgan.schedule import Alternate, Balance, Joint, LazyPenalty, Policy, ScheduleState
@@ -21,7 +27,7 @@ from fastgan.train.agreement import Agreement
 from fastgan.train.checkpoint import network_tensors
 from fastgan.train.config import EmaConfig
 from fastgan.train.joint_step import step_class
-from fastgan.train.state import TrainState
+from fastgan.train.state import Member, TrainState
 from fastgan.train.step import TrainStep
 
 BATCH_IMAGES = 12
@@ -48,6 +54,9 @@ class Case:
     generator_updates: int = 1
     policy: str = "alternate"
     shares: tuple[int, ...] | None = None
+    # Engines of two discriminators beside the first, and how the generator's losses are combined.
+    members: tuple[EngineChoice, ...] = ()
+    combination: str = "mean"
 
 
 class PathObjective(GeneratorObjective):
@@ -103,15 +112,29 @@ def build(case: Case) -> TrainState:
     generator, discriminator = networks(case)
     average = copy.deepcopy(generator).requires_grad_(False)
     loss = adversarial_loss(case.loss)
-    kind = PathObjective if case.path_penalty else GeneratorObjective
-    return TrainState(
+    others = [
+        DCGANDiscriminator(resolution=32, image_channels=1, channels=size, max_channels=4)
+        for size in range(2, 2 + len(case.members))
+    ]
+    judges = {"main": discriminator, **{f"member{index}": judge for index, judge in enumerate(others)}}
+    opponents = {name: Opponent(judge, loss) for name, judge in judges.items()}
+    objective: nn.Module = (PathObjective if case.path_penalty else GeneratorObjective)(
+        generator, discriminator=discriminator, loss=loss
+    )
+    if case.members:
+        objective = EnsembleGeneratorObjective(generator, opponents=opponents, combination=case.combination)
+    state = TrainState(
         generator=generator,
         discriminator=discriminator,
         generator_ema=average,
-        generator_engine=engine(case.generator, kind(generator, discriminator=discriminator, loss=loss), case=case),
+        generator_engine=engine(case.generator, objective, case=case),
         discriminator_engine=engine(case.discriminator, DiscriminatorObjective(discriminator, loss=loss), case=case),
         schedule=ScheduleState(),
     )
+    for (name, judge), choice in zip(list(judges.items())[1:], case.members, strict=True):
+        its_engine = engine(choice, DiscriminatorObjective(judge, loss=loss), case=case)
+        state.members[name] = Member(judge, its_engine, (LazyPenalty("r1", 0.5, every=2),))
+    return state
 
 
 def engine(choice: EngineChoice, objective: nn.Module, *, case: Case) -> Engine:
@@ -165,6 +188,7 @@ def train_steps(state: TrainState, case: Case, *, loader: Any = None) -> list[di
         device="cpu",
         agreement=Agreement(world),
         overlap=case.overlap,
+        num_drawn=2 if case.combination == "random" else None,
     )
     records = []
     for _ in range(case.num_steps):
@@ -205,10 +229,9 @@ def inputs_seen(case: Case) -> list[np.ndarray[Any, Any]]:
 def whole_weights(state: TrainState) -> dict[str, np.ndarray[Any, Any]]:
     """Weights and buffers of the three networks."""
     weights = {}
-    engines = {"generator": state.generator_engine, "discriminator": state.discriminator_engine}
-    for name, its_engine in engines.items():
+    for name, (network, its_engine) in state.trained.items():
         with its_engine.gathered():
-            weights |= _arrays(name, getattr(state, name))
+            weights |= _arrays(name, network)
     return weights | _arrays("generator_ema", state.generator_ema)
 
 
@@ -225,7 +248,8 @@ def trained(case: Case) -> tuple[dict[str, np.ndarray[Any, Any]], list[dict[str,
 
 def alone(case: Case) -> Case:
     """The same training on one rank, with whole batches."""
-    return replace(case, discriminator=SINGLE, generator=SINGLE, micro_batch_images=None, shares=None)
+    members = tuple(SINGLE for _ in case.members)
+    return replace(case, discriminator=SINGLE, generator=SINGLE, members=members, micro_batch_images=None, shares=None)
 
 
 def largest_difference(ours: dict[str, Any], theirs: dict[str, Any]) -> float:

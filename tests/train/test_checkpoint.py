@@ -49,7 +49,7 @@ def save(state: TrainState, images_seen: int, *, keep: int = 2) -> Path:
 
 def restore(checkpoint: Checkpoint, state: TrainState) -> None:
     networks = ("generator", "discriminator", "generator_ema")
-    checkpoint.restore_networks(**{name: getattr(state, name) for name in networks})
+    checkpoint.restore_networks({name: getattr(state, name) for name in networks})
     checkpoint.restore_progress(state)
 
 

@@ -27,6 +27,12 @@ VARIANTS = {
         "data.cache_bytes=0",
         "generator.spectral_norm=true",
     ),
+    "three discriminators, drawn at random": (
+        "ensemble={members: [{name: a, network: {channels: 2}}, {name: b, network: {channels: 4}, loss: hinge}]}",
+        "ensemble.members.0.penalties=[{kind: r2, weight: 1, every: 3}]",
+        "ensemble.combination=random",
+        "ensemble.num_drawn=2",
+    ),
 }
 
 
