@@ -172,6 +172,38 @@ def from_main(world: World, make: Callable[[], str]) -> str:
     return bytes(content.tolist()).decode()
 
 
+@contextmanager
+def together(world: World) -> Iterator[None]:
+    """Fails on all ranks if the body fails on any; all ranks enter it together, and the body does not communicate.
+
+    Raises:
+        FastganError: on a rank whose body raised it; on the others a `DistributedError` that says so.
+    """
+    failure: FastganError | None = None
+    try:
+        yield
+    except FastganError as error:
+        failure = error
+    (any_failed,) = max_integers(world, [failure is not None])
+    if failure is not None:
+        raise failure
+    if any_failed:
+        raise DistributedError(f"rank {world.rank} ends because another failed; its error is the one to repair")
+
+
+def gather_texts(world: World, text: str) -> list[str]:
+    """The text of every rank, in their order, on every rank."""
+    if world.num_ranks == 1:
+        return [text]
+    content = text.encode()
+    (size,) = max_integers(world, [len(content)])
+    # A zero byte ends each text.
+    padded = torch.tensor(list(content.ljust(size + 1, b"\0")), dtype=torch.uint8)
+    found = [torch.empty_like(padded) for _ in range(world.num_ranks)]
+    torch_dist.all_gather(found, padded)
+    return [bytes(values.tolist()).rstrip(b"\0").decode() for values in found]
+
+
 def check_same(world: World, values: Mapping[str, str], *, remedy: str) -> None:
     """Compares `values` with those of rank 0.
 

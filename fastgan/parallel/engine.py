@@ -12,6 +12,8 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor, nn
 
+from fastgan.parallel.pieces import Part
+
 # Engines that replace parameters by shards build the optimizer over those.
 MakeOptimizer = Callable[[nn.Module], torch.optim.Optimizer]
 
@@ -72,15 +74,19 @@ class Engine(Protocol):
         """While entered, the network has its whole parameters and may be called directly. All ranks enter together."""
         ...
 
-    def state_dict(self) -> dict[str, Tensor]:
-        """The optimizer's whole state as `PARAMETER.QUANTITY`, the same from every engine. All ranks call it together.
+    def network_part(self, network: nn.Module) -> Part:
+        """What this rank must save of the parameters and buffers of its network. Nothing is communicated."""
+        ...
+
+    def optimizer_part(self) -> Part:
+        """What this rank must save of the optimizer's state, as `PARAMETER.QUANTITY`. Nothing is communicated.
 
         Hyperparameters are not part of it: they belong to the configuration.
         """
         ...
 
     def load_state_dict(self, state: Mapping[str, Tensor]) -> None:
-        """Restores what `state_dict` of any engine returned.
+        """Restores the optimizer's state from whole tensors: the parts of all ranks of any engine, assembled.
 
         Raises:
             CheckpointError: if a key is missing or unknown, or a shape differs.

@@ -8,6 +8,7 @@ shards. (Left whole, the shards would be updated and never be seen: the network 
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from fractions import Fraction
+from math import prod
 from typing import Any
 
 import torch
@@ -18,6 +19,7 @@ from torch.distributed.tensor import DTensor, distribute_tensor
 
 from fastgan.parallel.engine import MakeOptimizer, Output
 from fastgan.parallel.optimizer_state import load_optimizer_state, optimizer_state
+from fastgan.parallel.pieces import Part, Piece, named_tensors, replicated
 
 
 class Fsdp2Engine:
@@ -87,13 +89,18 @@ class Fsdp2Engine:
             if self._depth == 0:
                 self._sharded.reshard()
 
-    def state_dict(self) -> dict[str, Tensor]:
-        """The optimizer's whole state, on the CPU."""
+    def network_part(self, network: nn.Module) -> Part:
+        """This rank's rows of each parameter; buffers, which all ranks hold, from rank 0."""
         self._sharded.reshard()
-        return {name: _whole(value).cpu() for name, value in optimizer_state(self.optimizer, self.objective).items()}
+        return _part(named_tensors(network))
+
+    def optimizer_part(self) -> Part:
+        """This rank's rows of the state of each parameter; scalars from rank 0."""
+        self._sharded.reshard()
+        return _part(optimizer_state(self.optimizer, self.objective))
 
     def load_state_dict(self, state: Mapping[str, Tensor]) -> None:
-        """Restores what `state_dict` of any engine returned; each rank keeps its shard."""
+        """Restores the optimizer's state from whole tensors; each rank keeps its shard."""
         self._sharded.reshard()
         load_optimizer_state(self.optimizer, self.objective, state, place=_shard_like)
 
@@ -101,6 +108,19 @@ class Fsdp2Engine:
 def _whole(value: Tensor) -> Tensor:
     whole: Tensor = value.full_tensor() if isinstance(value, DTensor) else value
     return whole
+
+
+def _part(tensors: Mapping[str, Tensor]) -> Part:
+    """Shards as ranges: `fully_shard` gives each rank ceil(rows / ranks) rows, the last ones fewer or none."""
+    pieces = replicated({name: value for name, value in tensors.items() if not isinstance(value, DTensor)}).pieces
+    for name, value in tensors.items():
+        if isinstance(value, DTensor):
+            rows_per_rank = -(-value.shape[0] // value.device_mesh.size())
+            first = rows_per_rank * value.device_mesh.get_local_rank() * prod(value.shape[1:])
+            local = value.to_local().detach().contiguous().reshape(-1)
+            if local.numel():
+                pieces[name] = Piece(tuple(value.shape), first, local)
+    return Part(pieces, is_sharded=True)
 
 
 def _shard_like(value: Tensor, parameter: nn.Parameter) -> Tensor:

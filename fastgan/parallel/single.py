@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from fastgan.parallel.engine import Output
 from fastgan.parallel.optimizer_state import load_optimizer_state, optimizer_state
+from fastgan.parallel.pieces import Part, named_tensors, replicated
 
 
 class SingleEngine:
@@ -55,10 +56,14 @@ class SingleEngine:
         """Nothing to gather."""
         return nullcontext()
 
-    def state_dict(self) -> dict[str, Tensor]:
-        """The optimizer's state as `PARAMETER.QUANTITY`."""
-        return optimizer_state(self.optimizer, self.objective)
+    def network_part(self, network: nn.Module) -> Part:
+        """The whole network, from rank 0."""
+        return replicated(named_tensors(network))
+
+    def optimizer_part(self) -> Part:
+        """The whole state as `PARAMETER.QUANTITY`, from rank 0."""
+        return replicated(optimizer_state(self.optimizer, self.objective))
 
     def load_state_dict(self, state: Mapping[str, Tensor]) -> None:
-        """Restores what `state_dict` returned."""
+        """Restores the optimizer's state from whole tensors."""
         load_optimizer_state(self.optimizer, self.objective, state)

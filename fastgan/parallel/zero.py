@@ -17,7 +17,8 @@ from torch import Tensor, nn
 from fastgan.errors import ConfigError
 from fastgan.parallel.engine import MakeOptimizer, Output
 from fastgan.parallel.optimizer_state import load_optimizer_state, optimizer_state
-from fastgan.parallel.zero_state import load_sharded_state, sharded_state
+from fastgan.parallel.pieces import Part, named_tensors, replicated
+from fastgan.parallel.zero_state import load_sharded_state, sharded_network, sharded_state
 
 INSTALL_DEEPSPEED = "pip install 'fastgan[deepspeed]'"
 
@@ -98,14 +99,18 @@ class ZeroEngine:
         with self._zero.GatheredParameters(list(self.objective.parameters())):
             yield
 
-    def state_dict(self) -> dict[str, Tensor]:
-        """The optimizer's whole state."""
+    def network_part(self, network: nn.Module) -> Part:
+        """The whole network from rank 0; on stage 3 this rank's share of each parameter."""
+        return sharded_network(network) if self.stage == 3 else replicated(named_tensors(network))
+
+    def optimizer_part(self) -> Part:
+        """The whole state from rank 0; from stage 1 on what this rank has of it."""
         if self.stage == 0:
-            return optimizer_state(self._optimizer, self.objective)
+            return replicated(optimizer_state(self._optimizer, self.objective))
         return sharded_state(self._optimizer, self.objective)
 
     def load_state_dict(self, state: Mapping[str, Tensor]) -> None:
-        """Restores what `state_dict` of any engine returned; each rank keeps its shard."""
+        """Restores the optimizer's state from whole tensors; each rank keeps its shard."""
         if self.stage == 0:
             load_optimizer_state(self._optimizer, self.objective, state)
         else:

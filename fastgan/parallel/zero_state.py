@@ -1,4 +1,4 @@
-"""The optimizer state of ZeRO stages 1 to 3 as whole, named tensors."""
+"""The optimizer state of ZeRO stages 1 to 3, and the parameters of stage 3, as pieces of named tensors."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -7,19 +7,48 @@ import torch
 from torch import Tensor, nn
 
 from fastgan.parallel.optimizer_state import checked_states
+from fastgan.parallel.pieces import Part, Piece, replicated
 
 
-def sharded_state(optimizer: Any, module: nn.Module) -> dict[str, Tensor]:
-    """`PARAMETER.QUANTITY` to whole tensor, on the CPU; empty before the first step. All ranks call it together."""
-    from deepspeed.utils import safe_get_full_optimizer_state
+def sharded_network(network: nn.Module) -> Part:
+    """This rank's share of each parameter on stage 3; buffers from rank 0."""
+    pieces = replicated(dict(network.named_buffers())).pieces
+    for name, parameter in network.named_parameters():
+        pieces |= _share(name, parameter, parameter.ds_tensor)  # type: ignore[attr-defined]
+    return Part(pieces, is_sharded=True)
 
+
+def sharded_state(optimizer: Any, module: nn.Module) -> Part:
+    """What this rank has of `PARAMETER.QUANTITY`, scalars from rank 0; empty before the first step."""
     flat: dict[str, Tensor] = next(iter(optimizer.optimizer.state.values()), {})
-    state: dict[str, Tensor] = {}
+    scalars = {quantity: value for quantity, value in flat.items() if value.dim() == 0}
+    names = [name for name, _ in module.named_parameters()]
+    pieces = replicated({f"{name}.{key}": value for name in names for key, value in scalars.items()}).pieces
     for name, parameter in module.named_parameters():
-        for quantity, value in flat.items():
-            whole = value if value.dim() == 0 else safe_get_full_optimizer_state(parameter, quantity)
-            state[f"{name}.{quantity}"] = whole.detach().cpu().clone()
-    return state
+        for quantity in flat.keys() - scalars.keys():
+            pieces |= _fragment(f"{name}.{quantity}", parameter, quantity)
+    return Part(pieces, is_sharded=True)
+
+
+def _fragment(key: str, parameter: nn.Parameter, quantity: str) -> dict[str, Piece]:
+    """This rank's piece of a parameter's state; none where it has none."""
+    if hasattr(parameter, "ds_tensor"):
+        from deepspeed.utils import safe_get_local_optimizer_state
+
+        return _share(key, parameter, safe_get_local_optimizer_state(parameter, quantity))
+    mapping: Any = getattr(parameter, "_hp_mapping", None)
+    if mapping is None:
+        return {}
+    values = mapping.get_optim_state_fragment(quantity).detach().reshape(-1)
+    return {key: Piece(tuple(parameter.shape), mapping.lp_fragment_address.start, values)}
+
+
+def _share(key: str, parameter: Any, padded: Tensor) -> dict[str, Piece]:
+    """This rank's equal share of a parameter of stage 3, without the numbers that only fill the last ones up."""
+    size = int(parameter.ds_tensor.ds_numel)
+    start = size * torch.distributed.get_rank()
+    values = padded.detach().reshape(-1)[: max(0, min(size, parameter.ds_numel - start))]
+    return {key: Piece(tuple(parameter.ds_shape), start, values)} if values.numel() else {}
 
 
 def load_sharded_state(optimizer: Any, module: nn.Module, state: Mapping[str, Tensor]) -> None:

@@ -6,29 +6,42 @@
         state.json     schedule, precision, data set digest, number of classes, format
         manifest.json  size and SHA-256 of each file above
 
-A checkpoint is written under a temporary name, flushed to the disk and renamed. Nothing in it can hold code.
+Where an engine shards, each rank has a file of its own instead: generator-00000-of-00002.safetensors, ... A checkpoint
+is written under a temporary name, flushed to the disk and renamed by rank 0 when all ranks have written. Nothing in it
+can hold code.
 """
 
-import hashlib
-import itertools
 import json
-import os
 import shutil
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from safetensors import SafetensorError
-from safetensors.torch import load, save
 from torch import Tensor, nn
 
-from fastgan.dist import ALONE, World
+from fastgan.dist import ALONE, World, gather_texts, together
 from fastgan.errors import CheckpointError, RunFolderError
+from fastgan.parallel.pieces import Part, named_tensors, replicated
 from fastgan.schedule import ScheduleState
+from fastgan.train.checkpoint_files import (
+    MANIFEST,
+    decoded,
+    encoded,
+    fingerprint,
+    flush_folder,
+    read_verified,
+    to_json,
+    write_flushed,
+)
 from fastgan.train.state import TrainState
 from fastgan.train.step_statistics import diverged
 
-FORMAT = 1
+FORMAT = 2
+# Format 1 has no pieces.
+_READABLE_FORMATS = (1, 2)
+STATE = "state.json"
 
 
 class RunFacts(NamedTuple):
@@ -54,38 +67,67 @@ def list_checkpoints(run_dir: Path) -> list[Path]:
 def save_checkpoint(run_dir: Path, state: TrainState, *, facts: RunFacts, keep: int, world: World = ALONE) -> Path:
     """Writes the state to `RUN/checkpoints/IMAGES`, then deletes all but the newest `keep` checkpoints.
 
-    All ranks call it together, since engines may have to gather their shards; rank 0 writes.
+    All ranks call it together: each writes what it alone holds, and rank 0 the rest. A rank that fails, or dies, leaves
+    no checkpoint behind, and the others fail with it.
 
     Raises:
         TrainingError: if a tensor is not finite; nothing is written.
         RunFolderError: if the folder cannot be written. Earlier checkpoints are then as they were.
+        DistributedError: if that, or any of it, happened to another rank.
     """
     target = checkpoints_folder(run_dir) / f"{state.images_seen:09d}"
     temporary = target.with_name(f".{target.name}.tmp")
-    tensors = _tensors(state, copies=world.is_main)
-    if not world.is_main:
-        return target
-    _check_finite(tensors, images_seen=state.images_seen)
+    parts = _parts(state)
+    with together(world):
+        _check_finite(parts, images_seen=state.images_seen)
+    with together(world), _explained(target):
+        if world.is_main:
+            shutil.rmtree(temporary, ignore_errors=True)
+            temporary.mkdir(parents=True)
+    fingerprints: dict[str, Any] = {}
+    with together(world), _explained(target):
+        if not temporary.is_dir():
+            rule = "the run folder must be on a file system that all machines share"
+            raise RunFolderError(f"rank {world.rank} does not see {temporary}, which rank 0 has made; {rule}")
+        for group, part in parts.items():
+            for name, content in encoded(group, part, world=world).items():
+                write_flushed(temporary / name, content)
+                fingerprints[name] = fingerprint(content)
+    manifest: dict[str, Any] = {}
+    for text in gather_texts(world, json.dumps(fingerprints)):
+        manifest |= json.loads(text)
+    with together(world), _explained(target):
+        if world.is_main:
+            progress = to_json({"format": FORMAT, "schedule": state.schedule.to_json(), **facts._asdict()})
+            _commit(temporary, target, manifest=manifest, progress=progress)
+            for old in list_checkpoints(run_dir)[:-keep]:
+                shutil.rmtree(old)
+    return target
+
+
+def _commit(temporary: Path, target: Path, *, manifest: Mapping[str, Any], progress: bytes) -> None:
+    """Makes a checkpoint of the folder in which all ranks have written their files."""
+    for name, expected in manifest.items():
+        size = (temporary / name).stat().st_size
+        if size != expected["bytes"]:
+            raise RunFolderError(f"{temporary / name} has {size} bytes instead of {expected['bytes']}; free space")
+    write_flushed(temporary / STATE, progress)
+    write_flushed(temporary / MANIFEST, to_json({**manifest, STATE: fingerprint(progress)}))
+    flush_folder(temporary)
+    if target.exists():
+        # The same clock again. The new copy is complete; a crash right here leaves it to be written once more.
+        shutil.rmtree(target)
+    temporary.rename(target)
+    flush_folder(target.parent)
+
+
+@contextmanager
+def _explained(target: Path) -> Iterator[None]:
     try:
-        shutil.rmtree(temporary, ignore_errors=True)
-        temporary.mkdir(parents=True)
-        files = {f"{name}.safetensors": save(group) for name, group in tensors.items()}
-        files["state.json"] = _json({"format": FORMAT, "schedule": state.schedule.to_json(), **facts._asdict()})
-        files["manifest.json"] = _json({name: _fingerprint(content) for name, content in files.items()})
-        for name, content in files.items():
-            _write(temporary / name, content)
-        _flush_folder(temporary)
-        if target.exists():
-            # The same clock again. The new copy is complete; a crash right here leaves it to be written once more.
-            shutil.rmtree(target)
-        temporary.rename(target)
-        _flush_folder(target.parent)
-        for old in list_checkpoints(run_dir)[:-keep]:
-            shutil.rmtree(old)
+        yield
     except OSError as error:
         reason = f"cannot write checkpoint {target}: {error.strerror}"
         raise RunFolderError(f"{reason}; earlier checkpoints are unharmed, free space and resume") from error
-    return target
 
 
 def load_newest_checkpoint(run_dir: Path, *, on_damage: Callable[[str], None]) -> "Checkpoint":
@@ -130,18 +172,18 @@ class Checkpoint:
 
     def __init__(self, path: Path) -> None:
         self.path = path
-        files = _read_verified(path)
+        files = read_verified(path)
         try:
-            values = json.loads(files["state.json"])
-            if values["format"] != FORMAT:
-                found = f"{path} has format {values['format']}"
+            values = json.loads(files[STATE])
+            if values["format"] not in _READABLE_FORMATS:
+                readable = " and ".join(map(str, _READABLE_FORMATS))
                 raise CheckpointError(
-                    f"{found}, this version of fastgan reads format {FORMAT}; use the version that wrote it"
+                    f"{path} has format {values['format']}, this version of fastgan reads {readable}; "
+                    "use the version that wrote it"
                 )
             self.schedule = ScheduleState.from_json(values["schedule"])
             self.facts = RunFacts(**{name: values[name] for name in RunFacts._fields})
-            names = [name.removesuffix(".safetensors") for name in files if name.endswith(".safetensors")]
-            self._tensors = {name: load(files[f"{name}.safetensors"]) for name in names}
+            self._tensors = decoded(files, path=path)
         except (KeyError, TypeError, ValueError, SafetensorError) as error:
             raise CheckpointError(f"{path} is damaged: {error!r}; use an earlier checkpoint") from error
 
@@ -187,7 +229,7 @@ class Checkpoint:
 
 def _differing_shapes(saved: Mapping[str, Tensor], network: nn.Module) -> str:
     """The first tensor that only one side has, or that has another shape on each."""
-    own = network_tensors(network)
+    own = named_tensors(network)
     for name in sorted(saved.keys() | own.keys()):
         theirs, ours = (list(side[name].shape) if name in side else "absent" for side in (saved, own))
         if theirs != ours:
@@ -195,72 +237,16 @@ def _differing_shapes(saved: Mapping[str, Tensor], network: nn.Module) -> str:
     return "has other contents"
 
 
-def _tensors(state: TrainState, *, copies: bool) -> dict[str, dict[str, Tensor]]:
-    """All tensors of a checkpoint on the CPU. With `copies` false only helps others to gather theirs, and is empty."""
-    groups: dict[str, dict[str, Tensor]] = {}
+def _parts(state: TrainState) -> dict[str, Part]:
+    """What this rank has to save, by group."""
+    parts = {"generator_ema": replicated(named_tensors(state.generator_ema))}
     for name, (network, engine) in state.trained.items():
-        with engine.gathered():
-            groups[name] = _to_cpu(network_tensors(network)) if copies else {}
-        optimizer = engine.state_dict()
-        groups[f"{name}_optimizer"] = _to_cpu(optimizer) if copies else {}
-    groups["generator_ema"] = _to_cpu(network_tensors(state.generator_ema)) if copies else {}
-    return groups
+        parts |= {name: engine.network_part(network), f"{name}_optimizer": engine.optimizer_part()}
+    return parts
 
 
-def network_tensors(network: nn.Module) -> dict[str, Tensor]:
-    """Parameters and buffers by name, detached; `state_dict` of a sharded network would be its shards."""
-    tensors = itertools.chain(network.named_parameters(), network.named_buffers())
-    return {name: value.detach() for name, value in tensors}
-
-
-def _to_cpu(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    # Copies, since gathered weights are freed. safetensors stores contiguous tensors only; loading copies into the
-    # network's own memory format.
-    return {name: value.detach().clone().cpu().contiguous() for name, value in tensors.items()}
-
-
-def _check_finite(groups: Mapping[str, Mapping[str, Tensor]], *, images_seen: int) -> None:
-    for group, tensors in groups.items():
-        for name, value in tensors.items():
-            if not value.isfinite().all():
+def _check_finite(parts: Mapping[str, Part], *, images_seen: int) -> None:
+    for group, part in parts.items():
+        for name, piece in part.pieces.items():
+            if not piece.values.isfinite().all():
                 raise diverged(f"{group} {name} is not finite", images_seen=images_seen)
-
-
-def _json(values: Mapping[str, Any]) -> bytes:
-    return (json.dumps(values, indent=2) + "\n").encode()
-
-
-def _fingerprint(content: bytes) -> dict[str, Any]:
-    return {"bytes": len(content), "sha256": hashlib.sha256(content).hexdigest()}
-
-
-def _write(path: Path, content: bytes) -> None:
-    with path.open("wb") as file:
-        file.write(content)
-        file.flush()
-        os.fsync(file.fileno())
-
-
-def _flush_folder(path: Path) -> None:
-    """Makes the names in the folder survive a power failure."""
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
-
-
-def _read_verified(path: Path) -> dict[str, bytes]:
-    """The files of a checkpoint, each of them with the size and hash that the manifest states."""
-    files: dict[str, bytes] = {}
-    try:
-        manifest = json.loads((path / "manifest.json").read_bytes())
-        for name, expected in manifest.items():
-            files[name] = (path / name).read_bytes()
-            if _fingerprint(files[name]) != expected:
-                raise CheckpointError(f"{path / name} is damaged: its content is not what was saved")
-    except OSError as error:
-        raise CheckpointError(f"{path} is damaged: {error.filename}: {error.strerror}") from error
-    except (ValueError, AttributeError) as error:
-        raise CheckpointError(f"{path / 'manifest.json'} is damaged: {error}") from error
-    return files

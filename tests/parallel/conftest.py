@@ -1,4 +1,4 @@
-"""Two ranks for all tests of a worker."""
+"""Two ranks, or four, for all tests of a worker."""
 
 from collections.abc import Iterator
 
@@ -8,15 +8,27 @@ from tests.parallel.ranks import Ranks
 
 
 @pytest.fixture(scope="session")
-def _two_ranks() -> Iterator[list[Ranks]]:
-    holder = [Ranks(2)]
-    yield holder
-    holder[0].close()
+def _started() -> Iterator[dict[int, Ranks]]:
+    started: dict[int, Ranks] = {}
+    yield started
+    for ranks in started.values():
+        ranks.close()
+
+
+def _alive(started: dict[int, Ranks], num_ranks: int) -> Ranks:
+    """Processes in a gloo group; started again if an earlier test has ended them."""
+    if num_ranks not in started or not started[num_ranks].is_alive:
+        started[num_ranks] = Ranks(num_ranks)
+    return started[num_ranks]
 
 
 @pytest.fixture
-def two_ranks(_two_ranks: list[Ranks]) -> Ranks:
-    """Two processes in a gloo group; started again if an earlier test has ended them."""
-    if not _two_ranks[0].is_alive:
-        _two_ranks[0] = Ranks(2)
-    return _two_ranks[0]
+def two_ranks(_started: dict[int, Ranks]) -> Ranks:
+    """Two processes."""
+    return _alive(_started, 2)
+
+
+@pytest.fixture
+def four_ranks(_started: dict[int, Ranks]) -> Ranks:
+    """Four processes."""
+    return _alive(_started, 4)

@@ -21,10 +21,11 @@ from fastgan.objectives import (
     adversarial_loss,
 )
 from fastgan.parallel import Engine, EngineChoice, make_engine
+from fastgan.parallel.pieces import named_tensors
 from fastgan.parallel.zero_config import deepspeed_settings
 from fastgan.schedule import Alternate, Balance, Joint, LazyPenalty, Policy, ScheduleState
 from fastgan.train.agreement import Agreement
-from fastgan.train.checkpoint import network_tensors
+from fastgan.train.checkpoint import Checkpoint
 from fastgan.train.config import EmaConfig
 from fastgan.train.joint_step import step_class
 from fastgan.train.state import Member, TrainState
@@ -108,9 +109,11 @@ def make_optimizer(name: str) -> Any:
     return lambda module: torch.optim.Adam(module.parameters(), lr=2e-4, betas=(0.5, 0.99), eps=1e-3, fused=True)
 
 
-def build(case: Case) -> TrainState:
+def build(case: Case, checkpoint: Checkpoint | None = None) -> TrainState:
     generator, discriminator = networks(case)
     average = copy.deepcopy(generator).requires_grad_(False)
+    if checkpoint is not None:
+        checkpoint.restore_networks({"generator": generator, "discriminator": discriminator, "generator_ema": average})
     loss = adversarial_loss(case.loss)
     others = [
         DCGANDiscriminator(resolution=32, image_channels=1, channels=size, max_channels=4)
@@ -134,6 +137,8 @@ def build(case: Case) -> TrainState:
     for (name, judge), choice in zip(list(judges.items())[1:], case.members, strict=True):
         its_engine = engine(choice, DiscriminatorObjective(judge, loss=loss), case=case)
         state.members[name] = Member(judge, its_engine, (LazyPenalty("r1", 0.5, every=2),))
+    if checkpoint is not None:
+        checkpoint.restore_progress(state)
     return state
 
 
@@ -236,7 +241,7 @@ def whole_weights(state: TrainState) -> dict[str, np.ndarray[Any, Any]]:
 
 
 def _arrays(name: str, network: nn.Module) -> dict[str, np.ndarray[Any, Any]]:
-    return {f"{name}.{key}": value.clone().numpy() for key, value in network_tensors(network).items()}
+    return {f"{name}.{key}": value.clone().numpy() for key, value in named_tensors(network).items()}
 
 
 def trained(case: Case) -> tuple[dict[str, np.ndarray[Any, Any]], list[dict[str, float]]]:

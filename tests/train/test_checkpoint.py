@@ -114,7 +114,7 @@ def test_an_interrupted_write_leaves_no_checkpoint(state: TrainState, monkeypatc
         path.write_bytes(content)
 
     with monkeypatch.context() as patch:
-        patch.setattr(module, "_write", die)
+        patch.setattr(module, "write_flushed", die)
         with pytest.raises(KeyboardInterrupt):
             save(state, 16)
     assert [path.name for path in list_checkpoints(Path("run"))] == ["000000008"]
@@ -129,7 +129,7 @@ def test_a_full_disk_is_one_line_and_harms_nothing(state: TrainState, monkeypatc
     def fail(path: Path, content: bytes) -> None:
         raise OSError(errno.ENOSPC, "No space left on device")
 
-    monkeypatch.setattr(module, "_write", fail)
+    monkeypatch.setattr(module, "write_flushed", fail)
     with pytest.raises(RunFolderError) as caught:
         save(state, 16)
     assert str(caught.value) == (
@@ -143,10 +143,10 @@ def test_a_full_disk_is_one_line_and_harms_nothing(state: TrainState, monkeypatc
 def test_another_format_is_refused(state: TrainState) -> None:
     path = save(state, 8)
     values = json.loads((path / "state.json").read_text())
-    (path / "state.json").write_bytes(module._json(values | {"format": 99}))
+    (path / "state.json").write_bytes(module.to_json(values | {"format": 99}))
     files = {name: (path / name).read_bytes() for name in FILES if name != "manifest.json"}
-    (path / "manifest.json").write_bytes(module._json({name: module._fingerprint(f) for name, f in files.items()}))
-    with pytest.raises(CheckpointError, match="has format 99, this version of fastgan reads format 1"):
+    (path / "manifest.json").write_bytes(module.to_json({name: module.fingerprint(f) for name, f in files.items()}))
+    with pytest.raises(CheckpointError, match="has format 99, this version of fastgan reads 1 and 2"):
         Checkpoint(path)
 
 
