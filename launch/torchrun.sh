@@ -39,6 +39,8 @@ if [ "${MAX_RESTARTS:-0}" != 0 ] && [ -z "${RESUME:-}" ]; then
     echo "error: MAX_RESTARTS=$MAX_RESTARTS without RESUME=FOLDER would begin anew after each loss; give RESUME" >&2
     exit 2
 fi
+# Processes that start again must not read the addresses that the lost ones left at the meeting place.
+export TORCH_DISABLE_SHARE_RDZV_TCP_STORE=1
 if [ -n "${RESUME:-}" ]; then
     # Each start of the processes looks again, so that a restart goes on where the last checkpoint is.
     export FASTGAN_RESUME_OR_START="$RESUME"
