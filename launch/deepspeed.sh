@@ -21,5 +21,6 @@ options=(--master_port "${MASTER_PORT:-29500}")
 if [ -n "${HOSTFILE:-}" ]; then options+=(--hostfile "$HOSTFILE"); fi
 if [ -n "${NPROC:-}" ]; then options+=(--num_gpus "$NPROC"); fi
 json="$(cd "$(dirname "$0")" && pwd)/deepspeed/zero$stage.json"
-exec "${deepspeed[@]}" "${options[@]}" --module fastgan train "$@" \
+# fastgan takes its rank from the environment, not from an argument.
+exec "${deepspeed[@]}" "${options[@]}" --no_local_rank --module fastgan train "$@" \
     parallel.engine=deepspeed "parallel.stage=$stage" "parallel.deepspeed_config=$json"
