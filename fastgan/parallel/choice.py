@@ -22,14 +22,14 @@ class Demands:
     """What a network needs of its engine.
 
     network: as messages call it, for example "generator".
-    has_penalties: its loss differentiates a gradient.
+    differentiates_twice: its loss holds a gradient, as exact penalties do.
     has_spectral_norm: its layers' weights are read outside of the layers.
     compresses: gradients are to be sent in fewer bits.
     overlaps: gradients are to be sent while the other network computes.
     """
 
     network: str
-    has_penalties: bool
+    differentiates_twice: bool
     has_spectral_norm: bool
     compresses: bool
     overlaps: bool
@@ -86,10 +86,10 @@ def check_stages(stage: int | None, engines: Mapping[str, tuple[EngineChoice, in
 
 
 def _check_stage_3(asked: str, demands: Demands) -> None:
-    if demands.has_penalties:
+    if demands.differentiates_twice:
         raise ConfigError(
-            f"{asked} cannot differentiate a gradient, and penalties need that: its hooks free weights that the second "
-            "backward pass reads; use stage 2 or fsdp2, or penalties=[]"
+            f"{asked} cannot differentiate a gradient, and exact penalties need that: its hooks free weights that the "
+            "second backward pass reads; use stage 2 or fsdp2, or mode=approximate for each penalty, or none"
         )
     if demands.has_spectral_norm:
         raise ConfigError(

@@ -9,7 +9,7 @@ from fastgan.dist import World
 from fastgan.errors import ConfigError
 from fastgan.parallel import Demands, Engine, EngineChoice, check_stages, choose_engine, make_engine
 from fastgan.parallel.zero_config import deepspeed_settings, read_deepspeed_json
-from fastgan.train.config import AdamConfig, EngineConfig, RunConfig
+from fastgan.train.config import AdamConfig, EngineConfig, PenaltyConfig, RunConfig
 from fastgan.train.log import warn
 
 
@@ -22,7 +22,7 @@ class Side(NamedTuple):
     key: str
     engine: EngineConfig
     adam: AdamConfig
-    has_penalties: bool
+    differentiates_twice: bool
     has_spectral_norm: bool
 
 
@@ -34,14 +34,14 @@ def sides(config: RunConfig) -> dict[str, Side]:
             "parallel.discriminator",
             parallel.discriminator,
             optimizer.discriminator,
-            has_penalties=bool(config.penalties),
+            differentiates_twice=_differentiates_twice(config.penalties),
             has_spectral_norm=config.discriminator.spectral_norm,
         ),
         "generator": Side(
             "parallel.generator",
             parallel.generator,
             optimizer.generator,
-            has_penalties=False,
+            differentiates_twice=False,
             has_spectral_norm=config.generator.spectral_norm,
         ),
     }
@@ -50,10 +50,14 @@ def sides(config: RunConfig) -> dict[str, Side]:
             f"ensemble.members.{index}.parallel",
             member.parallel,
             member.optimizer,
-            has_penalties=bool(member.penalties),
+            differentiates_twice=_differentiates_twice(member.penalties),
             has_spectral_norm=member.network.spectral_norm,
         )
     return found
+
+
+def _differentiates_twice(penalties: tuple[PenaltyConfig, ...]) -> bool:
+    return any(penalty.mode != "approximate" for penalty in penalties)
 
 
 def build_optimizer(network: nn.Module, config: AdamConfig) -> torch.optim.Adam:
@@ -73,7 +77,7 @@ def choose_engines(config: RunConfig, *, world: World) -> dict[str, EngineChoice
     for name, side in sides(config).items():
         demands = Demands(
             network=name,
-            has_penalties=side.has_penalties,
+            differentiates_twice=side.differentiates_twice,
             has_spectral_norm=side.has_spectral_norm,
             compresses=parallel.compression != "none",
             overlaps=parallel.overlap,

@@ -10,7 +10,9 @@ from fastgan.parallel import Demands, EngineChoice, check_stages, choose_engine
 from fastgan.parallel.zero_config import deepspeed_settings
 
 TWO = World(rank=0, num_ranks=2, is_launched=True)
-PLAIN = Demands(network="discriminator", has_penalties=False, has_spectral_norm=False, compresses=False, overlaps=False)
+PLAIN = Demands(
+    network="discriminator", differentiates_twice=False, has_spectral_norm=False, compresses=False, overlaps=False
+)
 
 
 def demands(**changes: bool) -> Demands:
@@ -28,7 +30,13 @@ def test_auto_is_ddp_with_several_processes_and_single_with_one() -> None:
     [
         ("single", None, TWO, {}, "would train 2 unrelated networks, one per process; use ddp"),
         ("ddp", None, ALONE, {}, "needs processes that a launcher starts: torchrun"),
-        ("deepspeed", 3, TWO, {"has_penalties": True}, "cannot differentiate a gradient.*use stage 2 or fsdp2"),
+        (
+            "deepspeed",
+            3,
+            TWO,
+            {"differentiates_twice": True},
+            "cannot differentiate a gradient.*use stage 2 or fsdp2, or mode=approximate",
+        ),
         ("deepspeed", 3, TWO, {"has_spectral_norm": True}, "spectral norm reads.*spectral_norm=false"),
         ("fsdp2", None, TWO, {"compresses": True}, "parallel.compression=bf16 is not done by.*use ddp or flat"),
         ("auto", None, ALONE, {"overlaps": True}, "parallel.overlap=true: parallel.engine=single.*has nothing to send"),

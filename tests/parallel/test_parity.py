@@ -38,6 +38,17 @@ MIXED = {
         spectral_norm=False,
         num_steps=2,
     ),
+    **{
+        f"both on {choice.kind}-{choice.stage}, estimated penalties": Case(
+            generator=choice,
+            discriminator=choice,
+            penalties=("r1", "r2"),
+            mode="approximate",
+            spectral_norm=False,
+            num_steps=2,
+        )
+        for choice in (EngineChoice("deepspeed", 3), EngineChoice("fsdp2"))
+    },
     "generator on ddp, discriminator on fsdp2": Case(
         generator=EngineChoice("ddp"), discriminator=EngineChoice("fsdp2"), penalties=("r1",)
     ),

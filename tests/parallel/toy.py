@@ -18,6 +18,7 @@ from fastgan.objectives import (
     GeneratorObjective,
     ObjectiveOutput,
     Opponent,
+    PenaltyMode,
     adversarial_loss,
 )
 from fastgan.parallel import Engine, EngineChoice, make_engine
@@ -43,6 +44,7 @@ class Case:
     discriminator: EngineChoice = SINGLE
     generator: EngineChoice = SINGLE
     penalties: tuple[str, ...] = ()
+    mode: str = "double"
     path_penalty: bool = False
     micro_batch_images: int | None = None
     optimizer: str = "sgd"
@@ -120,6 +122,8 @@ def build(case: Case, checkpoint: Checkpoint | None = None) -> TrainState:
         for size in range(2, 2 + len(case.members))
     ]
     judges = {"main": discriminator, **{f"member{index}": judge for index, judge in enumerate(others)}}
+    # A wide step, since differences are divided by it.
+    modes = {kind: PenaltyMode(case.mode, sigma=0.5) for kind in case.penalties}
     opponents = {name: Opponent(judge, loss) for name, judge in judges.items()}
     objective: nn.Module = (PathObjective if case.path_penalty else GeneratorObjective)(
         generator, discriminator=discriminator, loss=loss
@@ -131,7 +135,9 @@ def build(case: Case, checkpoint: Checkpoint | None = None) -> TrainState:
         discriminator=discriminator,
         generator_ema=average,
         generator_engine=engine(case.generator, objective, case=case),
-        discriminator_engine=engine(case.discriminator, DiscriminatorObjective(discriminator, loss=loss), case=case),
+        discriminator_engine=engine(
+            case.discriminator, DiscriminatorObjective(discriminator, loss=loss, modes=modes), case=case
+        ),
         schedule=ScheduleState(),
     )
     for (name, judge), choice in zip(list(judges.items())[1:], case.members, strict=True):
