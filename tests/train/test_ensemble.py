@@ -10,7 +10,8 @@ from torch import Tensor
 
 from fastgan.data import Loader, open_dataset
 from fastgan.errors import CheckpointError, ConfigError
-from fastgan.train.build import build_schedule, build_state
+from fastgan.train.build import build_state
+from fastgan.train.build_schedule import build_schedule
 from fastgan.train.checkpoint import list_checkpoints
 from fastgan.train.config import RunConfig, dump_config, load_config
 from fastgan.train.loop import train
@@ -133,6 +134,10 @@ def test_the_configuration_explains_itself_and_loads_back(tiny: Callable[..., Ru
     ("override", "message"),
     [
         ("ensemble.combination=max", "needs several discriminators; list the others in ensemble.members"),
+        (
+            "schedule.policy=joint",
+            r"schedule\.policy=joint takes the generator's gradients from one discriminator; use alternate",
+        ),
         ("ensemble.num_drawn=2", "is only read by ensemble.combination=random"),
         ("ensemble.members=[{name: a}, {name: a}]", r"ensemble\.members\.1\.name='?a'? is taken"),
         ("ensemble.members=[{name: main}]", "main is the discriminator beside the list"),
@@ -152,5 +157,6 @@ def test_the_configuration_explains_itself_and_loads_back(tiny: Callable[..., Ru
     ],
 )
 def test_what_cannot_be_is_refused(tiny: Callable[..., RunConfig], override: str, message: str) -> None:
+    members = ("ensemble.members=[{name: a}]",) if "policy" in override else ()
     with pytest.raises(ConfigError, match=message):
-        state_of(tiny(override))
+        state_of(tiny(*members, override))
