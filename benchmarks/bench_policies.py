@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from benchmarks.harness import Case
 from benchmarks.runner import Options, main_of
 from benchmarks.step_providers import fastgan_provider
-from benchmarks.train_step import PRESETS, load_preset, step_case
+from benchmarks.train_step import PRESETS, measured_config, step_case
 
 POLICIES = ("alternate", "joint")
 
@@ -16,7 +16,7 @@ POLICIES = ("alternate", "joint")
 def cases(options: Options) -> Iterator[Case]:
     """`joint` against `alternate`, with as many images and the same penalties."""
     for preset in PRESETS[:1] if options.is_quick else PRESETS:
-        config = load_preset(preset, is_quick=options.is_quick)
+        config = measured_config(preset, options)
         configs = {
             policy: config.model_copy(update={"schedule": config.schedule.model_copy(update={"policy": policy})})
             for policy in POLICIES

@@ -26,9 +26,9 @@ from fastgan.train.agreement import Agreement
 from fastgan.train.build import build_state
 from fastgan.train.build_schedule import build_schedule
 from fastgan.train.config import RunConfig
+from fastgan.train.joint_step import step_class
 from fastgan.train.log import fail, say
 from fastgan.train.precision import choose_device
-from fastgan.train.step import TrainStep
 
 PERIOD, COUNT, KEPT, END = "period", "count", "kept", "end"
 # Not an engine: torch's DDP in a loop without fastgan's machinery.
@@ -61,7 +61,7 @@ def make_step(config: RunConfig, world: World, device: torch.device) -> Callable
     """A function that makes the next step and returns the losses of all ranks, which it waits for in its first call."""
     state = build_state(config, num_classes=0, dtype=torch.float32, device=device, world=world)
     schedule = build_schedule(config, num_ranks=world.num_ranks)
-    step = TrainStep(
+    step = step_class(schedule)(
         state,
         loader=RandomImages(config, device, torch.channels_last),
         seed=config.seed,

@@ -18,8 +18,8 @@ from fastgan.data import Batch
 from fastgan.train.build import build_networks, build_state
 from fastgan.train.build_schedule import build_schedule
 from fastgan.train.config import RunConfig
+from fastgan.train.joint_step import step_class
 from fastgan.train.precision import DTYPES
-from fastgan.train.step import TrainStep
 
 USUAL = {
     "usual": Variant(),
@@ -119,7 +119,7 @@ def fastgan_run(config: RunConfig, device: torch.device, *, precision: str) -> R
     state = build_state(config, num_classes=0, dtype=DTYPES[precision], device=device)
     images = RandomImages(config, device, torch.channels_last)
     schedule = build_schedule(config)
-    step = TrainStep(
+    step = step_class(schedule)(
         state,
         loader=images,
         seed=config.seed,

@@ -15,6 +15,7 @@ from benchmarks import (
     bench_data,
     bench_gradient_penalty,
     bench_parallel,
+    bench_policies,
     bench_spectral_norm,
     bench_step_parts,
     train_step,
@@ -35,7 +36,11 @@ KERNELS: dict[str, MakeCases] = {
 }
 TARGETS: dict[str, dict[str, MakeCases]] = {
     "kernels": KERNELS,
-    "step": {"train_step": train_step.cases, "step_parts": bench_step_parts.cases},
+    "step": {
+        "train_step": train_step.cases,
+        "policies": bench_policies.cases,
+        "step_parts": bench_step_parts.cases,
+    },
     "data": {"data": bench_data.cases},
     "parallel": {"parallel": bench_parallel.cases},
 }

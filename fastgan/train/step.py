@@ -109,6 +109,7 @@ class TrainStep:
         Returns:
             Statistics of the updates that were finished.
         """
+        assert not plan.whole.is_joint, "JointStep makes joint steps; `step_class` chooses"
         statistics = Statistics()
         self._batches.clear()
         # A generator forward whose images serve both networks; only kept from one update to the next.

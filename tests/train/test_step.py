@@ -13,6 +13,7 @@ from fastgan import rng
 from fastgan.data import Loader, open_dataset
 from fastgan.objectives import adversarial_loss
 from fastgan.parallel import SingleEngine
+from fastgan.schedule import ScheduleState
 from fastgan.train.build import build_state
 from fastgan.train.build_schedule import build_schedule
 from fastgan.train.config import RunConfig
@@ -213,3 +214,10 @@ def test_joint_micro_batches_change_nothing(tiny: Callable[..., RunConfig], load
     settings = ["schedule.policy=joint", "penalties=[{kind: r2, weight: 0.5}]"]
     whole, parts = (train(tiny(*settings, *more), loader, num_steps=3) for more in ([], ["micro_batch_images=2"]))
     torch.testing.assert_close(weights(parts), weights(whole), rtol=1e-6, atol=1e-9)
+
+
+def test_a_joint_step_is_not_made_one_network_after_the_other(tiny: Callable[..., RunConfig], loader: Loader) -> None:
+    config = tiny("schedule.policy=joint")
+    step = TrainStep(sgd_state(config), loader=loader, seed=0, latent_dim=8, ema=config.ema, device="cpu")
+    with pytest.raises(AssertionError, match="JointStep makes joint steps"):
+        step.run(build_schedule(config).plan(ScheduleState()))
