@@ -1,4 +1,4 @@
-"""Predictions against published training speeds that were no part of the model.
+"""Predictions against published training speeds; some figures of each table set the costs, the others are predicted.
 
 StyleGAN3-T on A100 GPUs: docs/configs.md of github.com/NVlabs/stylegan3, batch 32 throughout.
 StyleGAN2-ADA on V100 GPUs: README.md of github.com/NVlabs/stylegan2-ada-pytorch, middle of the ranges given, batches of
