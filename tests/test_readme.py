@@ -18,12 +18,16 @@ def blocks(language: str) -> list[str]:
     return re.findall(rf"```{language}\n(.*?)```", README, flags=re.DOTALL)
 
 
-def test_the_configuration_is_valid(tmp_path: Path) -> None:
-    (text,) = blocks("yaml")
-    file = tmp_path / "my.yaml"
-    file.write_text(text)
-    config = load_config(None, config_file=file)
-    assert config.objective.loss == yaml.safe_load(text)["objective"]["loss"]
+def test_the_configurations_are_valid(tmp_path: Path) -> None:
+    first, ensemble = blocks("yaml")
+    configs = []
+    for text in (first, ensemble):
+        file = tmp_path / "my.yaml"
+        file.write_text(text)
+        configs.append(load_config(None, config_file=file))
+    assert configs[0].objective.loss == yaml.safe_load(first)["objective"]["loss"]
+    names = [member["name"] for member in yaml.safe_load(ensemble)["ensemble"]["members"]]
+    assert [member.name for member in configs[1].ensemble.members] == names
 
 
 def test_the_commands_exist() -> None:
