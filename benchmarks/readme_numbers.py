@@ -73,11 +73,17 @@ def _step_table(case: str, rows: Sequence[Row]) -> Iterator[str]:
         if row.time is None or row.num_items is None:
             yield f"| {row.provider} | {row.refused} | | | |"
             continue
-        slow, fast = (row.num_items / milliseconds * 1e3 for milliseconds in (row.time.p80, row.time.p20))
         memory = row.process_peak_bytes if row.process_peak_bytes is not None else row.peak_memory_bytes
-        cells = [row.provider, f"{row.items_per_second:,.0f}", f"{slow:,.0f} to {fast:,.0f}"]
-        yield f"| {' | '.join([*cells, format_ratio(row, rows[0]), format_bytes(memory)])} |"
+        yield f"| {' | '.join([*_speed(row, rows[0]), format_bytes(memory)])} |"
     yield ""
+
+
+def _speed(row: Row, base: Row) -> tuple[str, ...]:
+    """Provider, items per second with their spread, and how they compare; of a row with a time and items."""
+    assert row.time is not None
+    assert row.num_items is not None
+    slow, fast = (row.num_items / milliseconds * 1e3 for milliseconds in (row.time.p80, row.time.p20))
+    return row.provider, f"{row.items_per_second:,.0f}", f"{slow:,.0f} to {fast:,.0f}", format_ratio(row, base)
 
 
 def _parallel(records: Mapping[Path, Record]) -> Iterator[str]:
@@ -90,10 +96,8 @@ def _parallel(records: Mapping[Path, Record]) -> Iterator[str]:
             if row.time is None or row.num_items is None:
                 yield f"| {row.provider} | {row.refused} | | | | | |"
                 continue
-            slow, fast = (row.num_items / milliseconds * 1e3 for milliseconds in (row.time.p80, row.time.p20))
-            cells = [row.provider, f"{row.items_per_second:,.0f}", f"{slow:,.0f} to {fast:,.0f}"]
-            cells += [format_ratio(row, rows[0]), str(row.num_collectives), format_bytes(row.num_bytes_sent)]
-            yield f"| {' | '.join([*cells, format_bytes(row.num_bytes_kept)])} |"
+            sent = str(row.num_collectives), format_bytes(row.num_bytes_sent)
+            yield f"| {' | '.join([*_speed(row, rows[0]), *sent, format_bytes(row.num_bytes_kept)])} |"
         yield from ["", *_sources({path: record}), ""]
 
 

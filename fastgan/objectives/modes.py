@@ -4,7 +4,9 @@ double         exact; differentiates the input gradient a second time
 dual           exact; the penalty's gradient in the parameters is that of the derivative of D along its own input
                gradient, held constant: two first-order passes, for whatever cannot differentiate twice
 approximate    |D(x) - D(x + sigma e)|^2 / sigma^2 with e standard normal, whose mean tends to |dD/dx|^2 as sigma does
-               to 0: first order only, one forward pass more (Lin et al. 2025, arXiv:2501.08316)
+               to 0: first order only, one forward pass more (Lin et al. 2025, arXiv:2501.08316). With activations that
+               have a kink, such as a leaky ReLU, its gradient also follows the kinks between x and x + sigma e, which
+               the exact modes do not see
 
 Shape legend: N batch, C channels, H W pixels.
 """

@@ -18,6 +18,7 @@ from benchmarks.harness import Case, Provider, measure_case
 from benchmarks.machine import cache_bytes, require_bf16
 from benchmarks.op_cases import BACKWARD, FORWARD, run_of
 from benchmarks.op_counts import Counts, count_ops
+from benchmarks.parallel_worker import living_tensor_bytes
 from benchmarks.record import read_record
 from benchmarks.runner import Options, run_benchmarks
 from benchmarks.step_providers import NAMES, steps_per_period
@@ -95,6 +96,16 @@ def test_the_engines_of_the_configuration_are_measured_and_communication_is_coun
     assert single.num_bytes_kept > 1_000_000
     assert ddp.num_bytes_sent > 100_000
     assert single.peak_memory_bytes is None
+
+
+def test_living_tensors_are_counted_once_with_their_gradients() -> None:
+    before = living_tensor_bytes()
+    weight = torch.zeros(1 << 18, requires_grad=True)
+    view = weight.detach()[: 1 << 17]
+    assert living_tensor_bytes() - before == 1 << 20
+    (weight * 2).sum().backward()
+    assert living_tensor_bytes() - before == 2 << 20
+    del weight, view
 
 
 def test_processes_that_do_not_come_up_say_why() -> None:
