@@ -107,8 +107,9 @@ class Ticket(NamedTuple):
 class Collective:
     """What the ranks of `group` do together.
 
+    vote       whether all ranks of the group can make the updates of `networks`: a few integers, sent when the losses
+               are known
     gradient   the sum of the gradients of `networks` over the group
-    vote       whether all ranks of the group can make the updates of `networks`: a few integers
     publish    the weights of `networks` from one rank of the group to the others
     """
 
@@ -167,7 +168,7 @@ class Step:
             group = together[0].group
             networks = tuple(update.network for update in together)
             kinds: list[tuple[CollectiveKind, tuple[Network, ...]]] = [("gradient", (name,)) for name in networks]
-            for kind, names in [*kinds, ("vote", networks)] if len(group) > 1 else []:
+            for kind, names in [("vote", networks), *kinds] if len(group) > 1 else []:
                 found.append(Collective(Ticket(self.state.step, len(found)), kind, names, group))
         return tuple(found)
 

@@ -57,8 +57,9 @@ def program(plan: Plan) -> tuple[Action, ...]:
     for together in [plan.updates] if plan.whole.is_joint else [(update,) for update in plan.updates]:
         actions += _passes(together)
         num_collectives = len(together) + 1 if len(together[0].group) > 1 else 0
-        for collective in islice(collectives, num_collectives):
-            actions += _synchronise(collective)
+        shared = list(islice(collectives, num_collectives))
+        actions += [Start(collective, _gradients(collective), frozenset()) for collective in shared]
+        actions += [_finish(collective) for collective in shared]
         actions += [_apply(update) for update in together]
     return tuple(actions)
 
@@ -66,7 +67,7 @@ def program(plan: Plan) -> tuple[Action, ...]:
 def overlap(actions: Iterable[Action]) -> tuple[Action, ...]:
     """The same actions with what can wait put off until something needs it.
 
-    Put off are waits, votes and optimizer steps, in their order. Another action takes place as soon as those have that
+    Put off are waits and optimizer steps, in their order. Another action takes place as soon as those have that
     it depends on, so it finds the very values of the plain order; and no collective overtakes another. Over the actions
     of many steps this hides the discriminator's reduction behind the generator's pass on new latents, and the
     generator's behind the discriminator's next pass on real images.
@@ -87,8 +88,8 @@ def _can_wait(action: Action) -> bool:
     match action:
         case Compute(kind=kind):
             return kind == "apply"
-        case Start(collective=collective):
-            return collective.kind == "vote"
+        case Start():
+            return False
     return True
 
 
@@ -115,11 +116,13 @@ def _passes(together: tuple[Update, ...]) -> Iterator[Action]:
     yield Compute("learn", together, frozenset(reads), frozenset(f"gradient {name}" for name in networks))
 
 
-def _synchronise(collective: Collective) -> Iterator[Action]:
-    gradients = frozenset(f"gradient {name}" for name in collective.networks)
-    made = gradients if collective.kind == "gradient" else frozenset({"vote"})
-    yield Start(collective, gradients, frozenset())
-    yield Wait(collective, gradients, made)
+def _gradients(collective: Collective) -> frozenset[str]:
+    return frozenset(f"gradient {name}" for name in collective.networks)
+
+
+def _finish(collective: Collective) -> Action:
+    made = _gradients(collective) if collective.kind == "gradient" else frozenset({"vote"})
+    return Wait(collective, _gradients(collective), made)
 
 
 def _apply(update: Update) -> Action:

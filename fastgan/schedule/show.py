@@ -41,7 +41,7 @@ def _updates(policy: Policy, step: Step) -> Iterator[Line]:
         if step.is_joint:
             own = [collective for collective in collectives if update.network in collective.networks]
         else:
-            # A gradient and a vote, in the order of the updates.
+            # A vote and a gradient, in the order of the updates.
             num_own = 2 if len(update.group) > 1 else 0
             own, collectives = collectives[:num_own], collectives[num_own:]
         sizes = sorted(set(policy.images_of_ranks(step.state, update.group)))

@@ -1,5 +1,6 @@
-"""A rank whose images are not finite."""
+"""A rank whose images are not finite, and one that follows another plan."""
 
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -48,3 +49,11 @@ def train_with_nan(case: Case, all_bad: bool) -> dict[str, Any]:
         skipped.append(agreement.num_skipped)
     step.finish(Statistics())
     return {"rank": dist.get_rank(), "skipped": skipped, "records": records, "weights": toy.whole_weights(state)}
+
+
+def train_with_other_latents(case: Case) -> None:
+    """The last rank takes latents that belong to a later step, as after resuming from another checkpoint."""
+    state, world = toy.build(case), toy.world_of(case)
+    if world.rank == world.num_ranks - 1:
+        state.schedule = replace(state.schedule, next_latent=12)
+    toy.train_steps(state, case)

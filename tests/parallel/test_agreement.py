@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from fastgan.parallel import EngineChoice
-from tests.parallel.nan import train_with_nan
+from tests.parallel.nan import train_with_nan, train_with_other_latents
 from tests.parallel.ranks import RankError, Ranks
 from tests.parallel.toy import Case
 
@@ -39,3 +39,9 @@ def test_ten_skipped_updates_in_a_row_stop_all_ranks(two_ranks: Ranks) -> None:
     case = Case(discriminator=choice, generator=choice, loss="relativistic", num_steps=20)
     with pytest.raises(RankError, match="10 updates in a row had a loss or gradient that was not finite"):
         two_ranks.run(train_with_nan, case, True)
+
+
+def test_ranks_that_follow_different_plans_stop_before_the_first_update(two_ranks: Ranks) -> None:
+    choice = EngineChoice("ddp")
+    with pytest.raises(RankError, match="plan different steps; give all machines the same version"):
+        two_ranks.run(train_with_other_latents, Case(discriminator=choice, generator=choice))
