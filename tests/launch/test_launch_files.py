@@ -1,4 +1,4 @@
-"""What launch/ holds is valid: shell, JSON, Slurm's header, Kubernetes' manifest."""
+"""What launch/ holds is valid: shell, JSON, Slurm's header."""
 
 import json
 import re
@@ -8,12 +8,12 @@ import sys
 from pathlib import Path
 
 import pytest
-import yaml
 
 from fastgan.parallel.zero_config import deepspeed_settings
 
 LAUNCH = Path(__file__).resolve().parents[2] / "launch"
 SCRIPTS = ["torchrun.sh", "resume_or_start.sh", "deepspeed.sh", "slurm.sbatch"]
+# Those that the header uses, with the values that sbatch(1) allows.
 SLURM_OPTIONS = {
     "job-name": r"[\w-]+",
     "nodes": r"\d+",
@@ -52,22 +52,3 @@ def test_the_slurm_header_is_what_slurm_reads() -> None:
         assert re.fullmatch(SLURM_OPTIONS[name], value), f"{name}={value}"
     # Slurm stops reading at the first line that is neither empty nor a comment.
     assert all(line.startswith("#") for line in lines[: 1 + len(header)])
-
-
-def test_the_kubernetes_manifest_has_the_fields_of_a_pytorchjob() -> None:
-    job = yaml.safe_load((LAUNCH / "kubernetes-pytorchjob.yaml").read_text())
-    assert (job["apiVersion"], job["kind"]) == ("kubeflow.org/v1", "PyTorchJob")
-    spec = job["spec"]
-    assert spec.keys() == {"nprocPerNode", "elasticPolicy", "pytorchReplicaSpecs"}
-    assert isinstance(spec["nprocPerNode"], str)
-    elastic = spec["elasticPolicy"]
-    assert elastic.keys() == {"minReplicas", "maxReplicas", "maxRestarts", "rdzvBackend"}
-    worker = spec["pytorchReplicaSpecs"]["Worker"]
-    assert elastic["minReplicas"] <= worker["replicas"] <= elastic["maxReplicas"]
-    assert worker["restartPolicy"] in {"Always", "OnFailure", "Never", "ExitCode"}
-    pod = worker["template"]["spec"]
-    (container,) = pod["containers"]
-    # The operator finds the container by this name.
-    assert container["name"] == "pytorch"
-    assert {mount["name"] for mount in container["volumeMounts"]} == {volume["name"] for volume in pod["volumes"]}
-    assert str(spec["nprocPerNode"]) == str(container["resources"]["limits"]["nvidia.com/gpu"])
