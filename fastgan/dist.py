@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import timedelta
+from typing import Any
 
 import torch
 import torch.distributed as torch_dist
@@ -31,15 +32,17 @@ _MARKS = (
 
 @dataclass(frozen=True)
 class World:
-    """This process among those of the run: `rank` of `num_ranks`, `local_rank` on its machine.
+    """This process among those of the run, or of a part of them: `rank` of `num_ranks`, `local_rank` on its machine.
 
     `is_launched`: a launcher started it, so that there is a process group, if only of one rank.
+    `group`: in which its ranks meet, of a part of the run; None for the default group, of all ranks.
     """
 
     rank: int = 0
     num_ranks: int = 1
     local_rank: int = 0
     is_launched: bool = False
+    group: torch_dist.ProcessGroup | None = None
 
     @property
     def is_main(self) -> bool:
@@ -102,6 +105,22 @@ def process_group(world: World, *, device: torch.device, timeout_seconds: float)
             torch_dist.destroy_process_group()
 
 
+def subgroup(ranks: range, *, timeout_seconds: float) -> torch_dist.ProcessGroup:
+    """A process group of `ranks`, which all ranks of the run make together, members or not, each in the same order.
+
+    It is without the checks of TORCH_DISTRIBUTED_DEBUG=DETAIL: they wait for all members where a collective starts, so
+    that nothing would be asynchronous, and DDP crashes over a group that has them (torch 2.13).
+    """
+    debug: Any = torch_dist  # These names are public, but not in torch's types.
+    level = debug.get_debug_level()
+    debug.set_debug_level(debug.DebugLevel.OFF)
+    try:
+        group: torch_dist.ProcessGroup = torch_dist.new_group(ranks, timeout=timedelta(seconds=timeout_seconds))
+        return group
+    finally:
+        debug.set_debug_level(level)
+
+
 @contextmanager
 def explained(world: World, *, timeout_seconds: float) -> Iterator[None]:
     """Turns what torch raises when a rank is lost into one line that says what to do.
@@ -128,7 +147,7 @@ def max_integers(world: World, values: Sequence[int]) -> list[int]:
     if world.num_ranks == 1:
         return list(values)
     numbers = torch.tensor(list(values), dtype=torch.int64)
-    torch_dist.all_reduce(numbers, op=torch_dist.ReduceOp.MAX)
+    torch_dist.all_reduce(numbers, op=torch_dist.ReduceOp.MAX, group=world.group)
     return [int(value) for value in numbers.tolist()]
 
 
@@ -141,7 +160,7 @@ def sum_over_ranks(world: World, values: Tensor) -> Tensor:
     """The sum of `values` over all ranks, on the CPU; all ranks call it together with the same shape."""
     total = values.detach().cpu().clone()
     if world.num_ranks > 1:
-        torch_dist.all_reduce(total)
+        torch_dist.all_reduce(total, group=world.group)
     return total
 
 
@@ -168,7 +187,7 @@ def from_main(world: World, make: Callable[[], str]) -> str:
     content = torch.zeros(size, dtype=torch.uint8)
     if world.is_main:
         content = torch.tensor(list(text.encode()), dtype=torch.uint8)
-    torch_dist.broadcast(content, src=0)
+    torch_dist.broadcast(content, group_src=0, group=world.group)
     return bytes(content.tolist()).decode()
 
 
@@ -200,7 +219,7 @@ def gather_texts(world: World, text: str) -> list[str]:
     # A zero byte ends each text.
     padded = torch.tensor(list(content.ljust(size + 1, b"\0")), dtype=torch.uint8)
     found = [torch.empty_like(padded) for _ in range(world.num_ranks)]
-    torch_dist.all_gather(found, padded)
+    torch_dist.all_gather(found, padded, group=world.group)
     return [bytes(values.tolist()).rstrip(b"\0").decode() for values in found]
 
 

@@ -17,10 +17,11 @@ class DdpEngine(SummingEngine):
     """Wraps the objective, so that each backward pass belongs to one wrapped forward pass, penalties included.
 
     Args:
-        objective: the network with its loss; rank 0's parameters and buffers are sent to all.
+        objective: the network with its loss; the first rank's parameters and buffers are sent to all.
         optimizer: over the parameters of the objective.
         communication_dtype: in which gradients are sent and averaged; None for their own.
         overlap: the averages may still be under way after the backward pass, until the gradient is needed.
+        group: the ranks that train the network together, from `fastgan.dist.subgroup`; None for all.
     """
 
     def __init__(
@@ -30,15 +31,18 @@ class DdpEngine(SummingEngine):
         optimizer: torch.optim.Optimizer,
         communication_dtype: torch.dtype | None = None,
         overlap: bool = False,
+        group: torch_dist.ProcessGroup | None = None,
     ) -> None:
-        super().__init__(objective, optimizer=optimizer, communication_dtype=communication_dtype)
+        super().__init__(objective, optimizer=optimizer, communication_dtype=communication_dtype, group=group)
         options: dict[str, Any] = {"gradient_as_bucket_view": True, **_no_buffer_sync()}
-        self._wrapped = DistributedDataParallel(objective, process_group=_group(), **options)
+        self._wrapped = DistributedDataParallel(
+            objective, process_group=_group() if group is None else group, **options
+        )
         self._overlap = overlap
         if overlap or communication_dtype is not None:
             self._wrapped.register_comm_hook(self._sums, _start_mean)
         # DDP averages; the weights of micro-batches are shares of the global batch, which must be summed.
-        self._num_ranks = torch_dist.get_world_size()
+        self._num_ranks = self._sums.num_ranks
 
     def __call__(self, *args: Any, is_last: bool = True, **kwargs: Any) -> Output:
         """The wrapped forward pass; DDP must know before it whether the backward pass will communicate."""
@@ -81,7 +85,7 @@ def _start_mean(
 
     Gradients are views of the bucket, which is not used again before `Sums.wait`. DDP insists on these annotations.
     """
-    sums.start(bucket.buffer().mul_(1 / torch_dist.get_world_size()))
+    sums.start(bucket.buffer().mul_(1 / sums.num_ranks))
     done: torch.futures.Future[Tensor] = torch.futures.Future()
     done.set_result(bucket.buffer())
     return done

@@ -10,6 +10,7 @@ first needed, and what is computed in between hides them.
 from fractions import Fraction
 
 import torch
+import torch.distributed as torch_dist
 from torch import Tensor, nn
 
 from fastgan.parallel.sums import SummingEngine
@@ -26,6 +27,7 @@ class FlatEngine(SummingEngine):
         bucket_bytes: a bucket is sent when it holds this much.
         communication_dtype: in which gradients are sent and summed; None for their own.
         overlap: send while the backward pass is still running.
+        group: the ranks that train the network together; None for all.
     """
 
     def __init__(
@@ -36,8 +38,9 @@ class FlatEngine(SummingEngine):
         bucket_bytes: int = BUCKET_BYTES,
         communication_dtype: torch.dtype | None = None,
         overlap: bool = False,
+        group: torch_dist.ProcessGroup | None = None,
     ) -> None:
-        super().__init__(objective, optimizer=optimizer, communication_dtype=communication_dtype)
+        super().__init__(objective, optimizer=optimizer, communication_dtype=communication_dtype, group=group)
         self._buckets = make_buckets(list(objective.parameters()), bucket_bytes=bucket_bytes)
         self._sent: list[Tensor] = []
         # Parameters of each bucket whose gradient the last backward pass still owes; empty outside of that pass.

@@ -24,10 +24,20 @@ class Piece(NamedTuple):
 
 
 class Part(NamedTuple):
-    """One rank's pieces by the name of the tensor. `is_sharded`: whether other ranks may hold further ones."""
+    """One rank's pieces by the name of the tensor.
+
+    is_sharded: whether other ranks may hold further ones.
+    is_elsewhere: whether another rank gives all of them, so that there are none here.
+    """
 
     pieces: dict[str, Piece]
     is_sharded: bool
+    is_elsewhere: bool = False
+
+
+def elsewhere() -> Part:
+    """Of what another rank saves."""
+    return Part({}, is_sharded=False, is_elsewhere=True)
 
 
 def named_tensors(network: nn.Module) -> dict[str, Tensor]:
@@ -35,10 +45,16 @@ def named_tensors(network: nn.Module) -> dict[str, Tensor]:
     return {name: value.detach() for name, value in (*network.named_parameters(), *network.named_buffers())}
 
 
-def replicated(tensors: Mapping[str, Tensor]) -> Part:
-    """Tensors that every rank holds whole: rank 0 gives them."""
-    is_first = not torch_dist.is_initialized() or torch_dist.get_rank() == 0
-    return Part({name: whole(value) for name, value in tensors.items()} if is_first else {}, is_sharded=False)
+def given(tensors: Mapping[str, Tensor]) -> Part:
+    """Tensors that this rank saves for all that hold them."""
+    return Part({name: whole(value) for name, value in tensors.items()}, is_sharded=False)
+
+
+def replicated(tensors: Mapping[str, Tensor], group: torch_dist.ProcessGroup | None = None) -> Part:
+    """Tensors that every rank of `group`, None for all, holds whole: the first of them gives them."""
+    if torch_dist.is_initialized() and torch_dist.get_rank(group) > 0:
+        return elsewhere()
+    return given(tensors)
 
 
 def whole(value: Tensor) -> Piece:

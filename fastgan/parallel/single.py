@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from fastgan.parallel.engine import Output
 from fastgan.parallel.optimizer_state import load_optimizer_state, optimizer_state
-from fastgan.parallel.pieces import Part, named_tensors, replicated
+from fastgan.parallel.pieces import Part, given, named_tensors
 
 
 class SingleEngine:
@@ -57,12 +57,12 @@ class SingleEngine:
         return nullcontext()
 
     def network_part(self, network: nn.Module) -> Part:
-        """The whole network, from rank 0."""
-        return replicated(named_tensors(network))
+        """The whole network."""
+        return given(named_tensors(network))
 
     def optimizer_part(self) -> Part:
-        """The whole state as `PARAMETER.QUANTITY`, from rank 0."""
-        return replicated(optimizer_state(self.optimizer, self.objective))
+        """The whole state as `PARAMETER.QUANTITY`."""
+        return given(optimizer_state(self.optimizer, self.objective))
 
     def load_state_dict(self, state: Mapping[str, Tensor]) -> None:
         """Restores the optimizer's state from whole tensors."""

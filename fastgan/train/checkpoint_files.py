@@ -27,7 +27,7 @@ _TENSOR_FILE = re.compile(r"(?P<group>.+?)(-\d{5}-of-\d{5})?\.safetensors")
 
 def encoded(group: str, part: Part, *, world: World) -> dict[str, bytes]:
     """Name and content of the file with this rank's part of `group`; empty if another rank writes it all."""
-    if not part.is_sharded and not world.is_main:
+    if part.is_elsewhere:
         return {}
     # Copies: some are views of one tensor, or one and the same, which safetensors does not take.
     values = {name: piece.values.to("cpu", copy=True) for name, piece in part.pieces.items()}
