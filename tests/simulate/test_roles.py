@@ -5,7 +5,7 @@ from dataclasses import replace
 import pytest
 
 from fastgan.schedule import Split
-from fastgan.simulate import CostModel, Fabric, Part, best_roles, parts_from_passes, simulate
+from fastgan.simulate import CostModel, Fabric, Part, best_roles, gain_of_split, parts_from_passes, simulate
 
 FABRIC = Fabric(gpus_per_node=8, intra_bytes_per_second=200e9, inter_bytes_per_second=45e9)
 
@@ -23,3 +23,19 @@ def test_the_roles_found_are_within_a_hair_of_the_best(num_ranks: int, ratio: fl
     found = best_roles(policy, cost).discriminator_ranks
     # Ranks that share a batch unevenly make small steps in the curve.
     assert times[found] <= 1.02 * min(times.values())
+
+
+def test_the_gain_is_that_of_images_per_second_over_alternate() -> None:
+    """Where a pass costs the same whatever it holds each role makes its own passes only; else both do as much work."""
+    policy = Split(batch_images=8, num_ranks=2, discriminator_ranks=1)
+    sizes = {"discriminator": 1.0, "generator": 1.0}
+    # 11 passes one after the other, fakes shared; 7 on the slower of two roles, which makes fakes of its own.
+    launch_bound = CostModel(parts=parts_from_passes(Part(0.01), Part(0.01)), gradient_bytes=sizes, fabric=FABRIC)
+    found = gain_of_split(policy, launch_bound)
+    assert found.times == pytest.approx(11 / 7, rel=0.01)
+    assert found.times == pytest.approx(found.alternate_seconds / found.seconds)
+    busy = CostModel(parts=parts_from_passes(Part(0, 0.01), Part(0, 0.01)), gradient_bytes=sizes, fabric=FABRIC)
+    assert gain_of_split(policy, busy).times == pytest.approx(11 / 14, rel=0.01)
+    # Nine images do not divide over two ranks: images per second are compared, not steps.
+    odd = gain_of_split(replace(policy, batch_images=9), busy)
+    assert odd.times == pytest.approx(11 / 14, rel=0.01)
