@@ -28,7 +28,7 @@ from benchmarks.runner import Options, main_of
 from benchmarks.step_providers import steps_per_period
 from benchmarks.train_step import load_preset
 from fastgan.dist import ALONE
-from fastgan.train.config_models import EngineKind
+from fastgan.train.config_types import EngineKind
 
 ROOT = Path(__file__).resolve().parents[1]
 SINGLE = "single"

@@ -26,9 +26,9 @@ from fastgan.train.agreement import Agreement
 from fastgan.train.build import build_state
 from fastgan.train.build_schedule import build_schedule
 from fastgan.train.config import RunConfig
-from fastgan.train.joint_step import step_class
 from fastgan.train.log import fail, say
 from fastgan.train.precision import choose_device
+from fastgan.train.step_choice import step_class
 
 PERIOD, COUNT, KEPT, END = "period", "count", "kept", "end"
 # Not an engine: torch's DDP in a loop without fastgan's machinery.

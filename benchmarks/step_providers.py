@@ -18,8 +18,8 @@ from fastgan.data import Batch
 from fastgan.train.build import build_networks, build_state
 from fastgan.train.build_schedule import build_schedule
 from fastgan.train.config import RunConfig
-from fastgan.train.joint_step import step_class
 from fastgan.train.precision import DTYPES
+from fastgan.train.step_choice import step_class
 
 USUAL = {
     "usual": Variant(),

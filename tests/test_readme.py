@@ -9,7 +9,7 @@ import yaml
 
 from fastgan.cli.app import run
 from fastgan.train.config import load_config, preset_names
-from fastgan.train.config_models import LossKind, PenaltyKind
+from fastgan.train.config_types import LossKind, PenaltyKind
 
 README = (Path(__file__).resolve().parents[1] / "README.md").read_text(encoding="utf-8")
 

@@ -53,9 +53,9 @@ def simulate(
 
     check_world(ranks, plot)
     run_config = load_arguments(preset, overrides, config_file=config)
-    policy = build_schedule(run_config, num_ranks=ranks)
     links = _fabric(gpus_per_node, (intra, inter), (intra_latency, inter_latency), algorithm=algorithm)
     cost = _cost(run_config, links, record=record, passes=(generator, discriminator))
+    policy = build_schedule(run_config, num_ranks=ranks, cost=cost)
     noise = Noise(jitter=jitter, straggler_share=stragglers, straggler_slowdown=slowdown, seed=seed)
     found = run(policy, cost, num_steps=steps, overlapped=overlap, noise=noise)
     _say_report(policy, found, cost)

@@ -110,7 +110,7 @@ class Agreement:
         is_bad = reported.total().isfinite().logical_not().long()
         digest = int(plan.digest[:_DIGEST_DIGITS], 16)
         numbers = torch.cat([is_bad.view(1), is_bad.new_tensor([self._signal(), digest, -digest])])
-        work = torch_dist.all_reduce(numbers, op=torch_dist.ReduceOp.MAX, async_op=True)
+        work = torch_dist.all_reduce(numbers, op=torch_dist.ReduceOp.MAX, group=self.world.group, async_op=True)
         assert work is not None
         return Vote(numbers, work)
 
@@ -136,7 +136,10 @@ class Agreement:
         if digest != -negative:
             remedy = "give all machines the same version of fastgan and the same checkpoint"
             raise DistributedError(f"rank {self.world.rank} and others plan different steps; {remedy}")
-        any_bad = bad_loss or bad_gradient
+        return self._note(bad_loss or bad_gradient)
+
+    def _note(self, any_bad: int) -> bool:
+        """Counts an update that is skipped, or none. Returns whether it is made."""
         self.num_skipped += any_bad
         self._skipped_in_a_row = self._skipped_in_a_row + 1 if any_bad else 0
         if self._skipped_in_a_row >= MAX_SKIPPED_IN_A_ROW:

@@ -17,10 +17,14 @@ from fastgan.objectives import (
     PenaltyMode,
     adversarial_loss,
 )
+from fastgan.parallel import Engine, EngineChoice
+from fastgan.parallel.replica import ReplicaEngine
 from fastgan.schedule import LazyPenalty, ScheduleState
 from fastgan.train.build_engines import build_engine, choose_engines
 from fastgan.train.checkpoint import Checkpoint
 from fastgan.train.config import FIRST_DISCRIMINATOR, DataConfig, DiscriminatorConfig, PenaltyConfig, RunConfig
+from fastgan.train.log import say
+from fastgan.train.roles import Roles
 from fastgan.train.state import Member, TrainState
 
 # What the names in a configuration stand for.
@@ -95,15 +99,18 @@ def build_state(
     dtype: torch.dtype,
     device: torch.device | str,
     world: World = ALONE,
+    roles: Roles | None = None,
     checkpoint: Checkpoint | None = None,
 ) -> TrainState:
     """The state of a run: as `checkpoint` has it, or one that has not seen an image.
 
+    Args:
+        roles: of `split`: what this rank only reads gets no optimizer.
     Raises:
         ConfigError: if an engine cannot do what the configuration asks.
         CheckpointError: if the checkpoint is of another configuration.
     """
-    choices = choose_engines(config, world=world)
+    choices = choose_engines(config, world=world, roles=roles)
     generator, discriminator = build_networks(config, num_classes=num_classes, dtype=dtype, device=device)
     members = build_members(config, num_classes=num_classes, dtype=dtype, device=device)
     judges = {"discriminator": discriminator} | {f"discriminator-{name}": judge for name, judge in members.items()}
@@ -111,19 +118,47 @@ def build_state(
     if checkpoint is not None:
         # Before the engines, which may shard what they are given.
         checkpoint.restore_networks({"generator": generator, "generator_ema": average, **judges})
-    engines = {
-        name: build_engine(config, name, objective, choice=choices[name], device=torch.device(device))
-        for name, objective in _objectives(config, generator, judges).items()
-    }
+    engines = _build_engines(config, generator, judges, choices=choices, device=torch.device(device), roles=roles)
     state = TrainState(
-        generator, discriminator, average, engines["generator"], engines["discriminator"], ScheduleState()
+        generator, discriminator, average, engines["generator"], engines["discriminator"], ScheduleState(), roles=roles
     )
     for member in config.ensemble.members:
         engine = engines[f"discriminator-{member.name}"]
         state.members[member.name] = Member(members[member.name], engine, _lazy(member.penalties))
     if checkpoint is not None:
         checkpoint.restore_progress(state)
+    if roles is not None:
+        _enter(roles, state, checkpoint)
     return state
+
+
+def _build_engines(
+    config: RunConfig,
+    generator: nn.Module,
+    judges: Mapping[str, DCGANDiscriminator],
+    *,
+    choices: Mapping[str, EngineChoice],
+    device: torch.device,
+    roles: Roles | None,
+) -> dict[str, Engine]:
+    """By the names in `sides`; one that trains nothing around the network that this rank only reads."""
+    engines: dict[str, Engine] = {}
+    group = None if roles is None else roles.own.group
+    for name, objective in _objectives(config, generator, judges).items():
+        if roles is not None and name == roles.other:
+            engines[name] = ReplicaEngine(generator if name == "generator" else judges[name])
+        else:
+            engines[name] = build_engine(config, name, objective, choice=choices[name], device=device, group=group)
+    return engines
+
+
+def _enter(roles: Roles, state: TrainState, checkpoint: Checkpoint | None) -> None:
+    """Prepares what travels between the roles, and drops the average where it is not made."""
+    roles.open_channels({"discriminator": state.discriminator, "generator": state.generator})
+    if roles.role == "discriminator":
+        state.generator_ema.to("meta")
+    if checkpoint is not None and not roles.restore(state.schedule, checkpoint.published):
+        say("the checkpoint lacks older weights that this split would read: both roles go on from the newest ones")
 
 
 def _objectives(

@@ -3,6 +3,7 @@
 from typing import NamedTuple
 
 import torch
+import torch.distributed as torch_dist
 from torch import nn
 
 from fastgan.dist import World
@@ -11,6 +12,7 @@ from fastgan.parallel import Demands, Engine, EngineChoice, check_stages, choose
 from fastgan.parallel.zero_config import deepspeed_settings, read_deepspeed_json
 from fastgan.train.config import AdamConfig, EngineConfig, PenaltyConfig, RunConfig
 from fastgan.train.log import warn
+from fastgan.train.roles import Roles
 
 
 class Side(NamedTuple):
@@ -66,9 +68,11 @@ def build_optimizer(network: nn.Module, config: AdamConfig) -> torch.optim.Adam:
     return torch.optim.Adam(network.parameters(), lr=config.learning_rate, betas=betas, eps=config.eps, fused=True)
 
 
-def choose_engines(config: RunConfig, *, world: World) -> dict[str, EngineChoice]:
+def choose_engines(config: RunConfig, *, world: World, roles: Roles | None = None) -> dict[str, EngineChoice]:
     """The engine of each network, by its name in `sides`.
 
+    Args:
+        roles: of `split`, where a network is trained by some of the ranks only.
     Raises:
         ConfigError: if one cannot do what the configuration asks, before any network is built.
     """
@@ -83,7 +87,10 @@ def choose_engines(config: RunConfig, *, world: World) -> dict[str, EngineChoice
             overlaps=parallel.overlap,
         )
         stage = parallel.stage if side.engine.stage is None else side.engine.stage
-        choices[name] = choose_engine(side.engine.engine or parallel.engine, stage, world=world, demands=demands)
+        trained_by = world if roles is None else roles.world_of("generator" if name == "generator" else "discriminator")
+        choices[name] = choose_engine(side.engine.engine or parallel.engine, stage, world=trained_by, demands=demands)
+        if roles is not None:
+            _check_whole(name, choices[name].kind)
         if config.schedule.shares != "equal":
             _check_shares(config, name, choices[name].kind)
     own = {side.key: (choices[name], side.engine.stage) for name, side in sides(config).items()}
@@ -91,6 +98,20 @@ def choose_engines(config: RunConfig, *, world: World) -> dict[str, EngineChoice
     if parallel.deepspeed_config is not None:
         read_deepspeed_json(parallel.deepspeed_config)
     return choices
+
+
+def _check_whole(network: str, engine: str) -> None:
+    """Refuses an engine whose ranks have no whole weights that one of them could publish.
+
+    Raises:
+        ConfigError: naming the engine and the alternative.
+    """
+    if engine not in ("single", "flat", "ddp"):
+        reason = "is not made for some of the processes, whose weights one of them must publish whole"
+        raise ConfigError(
+            f"parallel.engine={engine} of the {network} with schedule.policy=split: this engine {reason}; use ddp or "
+            "flat, or schedule.policy=alternate"
+        )
 
 
 def _check_shares(config: RunConfig, network: str, engine: str) -> None:
@@ -109,10 +130,18 @@ def _check_shares(config: RunConfig, network: str, engine: str) -> None:
 
 
 def build_engine(
-    config: RunConfig, network: str, objective: nn.Module, *, choice: EngineChoice, device: torch.device
+    config: RunConfig,
+    network: str,
+    objective: nn.Module,
+    *,
+    choice: EngineChoice,
+    device: torch.device,
+    group: torch_dist.ProcessGroup | None = None,
 ) -> Engine:
     """The engine of `network`, a name in `sides`, around its objective.
 
+    Args:
+        group: the ranks that train it; None for all.
     Raises:
         ConfigError: if a package is missing, or DeepSpeed's JSON has a key that would change the training.
     """
@@ -128,5 +157,6 @@ def build_engine(
         device=device,
         communication_dtype=torch.bfloat16 if parallel.compression == "bf16" else None,
         overlap=parallel.overlap,
+        group=group,
         deepspeed=settings,
     )

@@ -1,23 +1,33 @@
 """From a configuration to the planner of its run. Needs no torch."""
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from fastgan.schedule import Alternate, Balance, Joint, LazyPenalty, Policy
+from fastgan.schedule import Alternate, Balance, Joint, LazyPenalty, Policy, Split
 from fastgan.train.config import RunConfig
 from fastgan.train.config_models import KEYS_OF_POLICIES
 
-POLICIES: dict[str, type[Policy]] = {policy.name: policy for policy in (Alternate, Joint, Balance)}
+if TYPE_CHECKING:
+    from fastgan.simulate import CostModel
+
+POLICIES: dict[str, type[Policy]] = {policy.name: policy for policy in (Alternate, Joint, Balance, Split)}
 
 
-def build_schedule(config: RunConfig, *, num_ranks: int = 1) -> Policy:
+def build_schedule(config: RunConfig, *, num_ranks: int = 1, cost: "CostModel | None" = None) -> Policy:
     """The planner of the run.
 
+    Args:
+        cost: by which roles are sized where the configuration leaves that open; None: both networks take equally long.
     Raises:
         ConfigError: if the batch does not divide over ranks and micro-batches, or the schedule's keys contradict.
     """
     schedule = config.schedule
     settings: dict[str, Any] = {key: getattr(schedule, key) for key in KEYS_OF_POLICIES[schedule.policy]}
-    return POLICIES[schedule.policy](
+    # It is about starting the run, not about what the run does.
+    settings.pop("force", None)
+    is_open = settings.get("discriminator_ranks") == "auto"
+    if is_open:
+        settings["discriminator_ranks"] = 1
+    policy = POLICIES[schedule.policy](
         batch_images=config.batch_images,
         micro_batch_images=config.micro_batch_images,
         penalties=tuple(LazyPenalty(p.kind, p.weight, p.every) for p in config.penalties),
@@ -27,3 +37,9 @@ def build_schedule(config: RunConfig, *, num_ranks: int = 1) -> Policy:
         generator_start_images=schedule.generator_start_images,
         **settings,
     )
+    if is_open:
+        from fastgan.simulate import best_roles, unit_model
+
+        assert isinstance(policy, Split)
+        return best_roles(policy, cost or unit_model(policy))
+    return policy

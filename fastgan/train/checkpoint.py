@@ -3,6 +3,7 @@
     RUN/checkpoints/000102400/
         generator.safetensors  discriminator.safetensors  generator_ema.safetensors
         generator_optimizer.safetensors  discriminator_optimizer.safetensors
+        generator_published.safetensors  discriminator_published.safetensors  (of split: what roles read)
         state.json     schedule, precision, data set digest, number of classes, format
         manifest.json  size and SHA-256 of each file above
 
@@ -24,7 +25,7 @@ from torch import Tensor, nn
 from fastgan.dist import ALONE, World, gather_texts, together
 from fastgan.errors import CheckpointError, RunFolderError
 from fastgan.parallel.pieces import Part, named_tensors, replicated
-from fastgan.schedule import ScheduleState
+from fastgan.schedule import Network, ScheduleState
 from fastgan.train.checkpoint_files import (
     MANIFEST,
     decoded,
@@ -35,6 +36,7 @@ from fastgan.train.checkpoint_files import (
     to_json,
     write_flushed,
 )
+from fastgan.train.roles import NETWORKS
 from fastgan.train.state import TrainState
 from fastgan.train.step_statistics import diverged
 
@@ -221,6 +223,11 @@ class Checkpoint:
                 "config.yaml back that they were trained with"
             ) from error
 
+    @property
+    def published(self) -> dict[Network, dict[str, Tensor]]:
+        """What `Channel.at_hand` was of each network in a run of `split`; empty after other runs."""
+        return {name: self._tensors[f"{name}_published"] for name in NETWORKS if f"{name}_published" in self._tensors}
+
     def _group(self, name: str) -> dict[str, Tensor]:
         if name not in self._tensors:
             raise CheckpointError(f"{self.path} does not fit this configuration: it has no {name}; use its own config")
@@ -239,7 +246,10 @@ def _differing_shapes(saved: Mapping[str, Tensor], network: nn.Module) -> str:
 
 def _parts(state: TrainState) -> dict[str, Part]:
     """What this rank has to save, by group."""
-    parts = {"generator_ema": replicated(named_tensors(state.generator_ema))}
+    if state.roles is None:
+        parts = {"generator_ema": replicated(named_tensors(state.generator_ema))}
+    else:
+        parts = state.roles.parts(state.generator_ema)
     for name, (network, engine) in state.trained.items():
         parts |= {name: engine.network_part(network), f"{name}_optimizer": engine.optimizer_part()}
     return parts

@@ -81,6 +81,12 @@ KEYS_FREE_ON_RESUME = (
     "log",
     "parallel",
     "schedule.shares",
+    "schedule.discriminator_ranks",
+    "schedule.publish_every",
+    "schedule.delay_steps",
+    "schedule.max_staleness",
+    "schedule.lockstep",
+    "schedule.force",
     "ensemble.members.parallel",
 )
 
@@ -123,23 +129,36 @@ class Difference(NamedTuple):
     asked: str
 
 
+# Policies that a run may change between, with keys that only one of them reads: the updates per step stay.
+_EXCHANGEABLE = {"alternate", "split"}
+_KEYS_FREE_ON_EXCHANGE = (
+    "schedule.policy",
+    "schedule.share_fakes",
+    "schedule.discriminator_start_images",
+    "schedule.generator_start_images",
+)
+
+
 def resume_differences(saved: RunConfig, asked: RunConfig) -> list[Difference]:
     """Where `asked` differs from `saved` though a resumed run must not change it."""
-    return list(_differences(saved, asked, ""))
+    free: tuple[str, ...] = KEYS_FREE_ON_RESUME
+    if {saved.schedule.policy, asked.schedule.policy} == _EXCHANGEABLE:
+        free += _KEYS_FREE_ON_EXCHANGE
+    return list(_differences(saved, asked, "", free=free))
 
 
-def _differences(saved: BaseModel, asked: BaseModel, prefix: str) -> Iterator[Difference]:
+def _differences(saved: BaseModel, asked: BaseModel, prefix: str, *, free: Sequence[str]) -> Iterator[Difference]:
     for name in type(saved).model_fields:
         key = f"{prefix}{name}"
         ours, theirs = getattr(saved, name), getattr(asked, name)
         path = re.sub(r"\.\d+\.", ".", key)
-        if ours == theirs or path in KEYS_FREE_ON_RESUME:
+        if ours == theirs or path in free:
             continue
         if isinstance(ours, BaseModel):
-            yield from _differences(ours, theirs, f"{key}.")
-        elif any(free.startswith(f"{path}.") for free in KEYS_FREE_ON_RESUME) and len(ours) == len(theirs):
+            yield from _differences(ours, theirs, f"{key}.", free=free)
+        elif any(other.startswith(f"{path}.") for other in free) and len(ours) == len(theirs):
             for index, items in enumerate(zip(ours, theirs, strict=True)):
-                yield from _differences(*items, f"{key}.{index}.")
+                yield from _differences(*items, f"{key}.{index}.", free=free)
         else:
             both = (assignment((key,), config.model_dump()[name]) for config in (saved, asked))
             yield Difference(key, *both)

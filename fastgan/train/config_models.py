@@ -1,73 +1,52 @@
 """Every key of a run's configuration: type, unit, default and rule. Needs pydantic only, so that it loads fast.
 
 All models are frozen and refuse unknown keys. Counts end in `_images` where their unit is real images shown to the
-discriminator, the clock of fastgan. Rules about one key stand in its type, rules between keys in `_rules`.
+discriminator, the clock of fastgan. Rules about one key stand in its type, see `config_types`, rules between keys in
+`_rules`.
 """
 
 from collections.abc import Iterator
-from typing import Annotated, Literal, NamedTuple, Self
+from typing import Annotated, NamedTuple, Self
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, Strict, model_validator
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 from pydantic_core import PydanticCustomError
 
+from fastgan.train.config_types import (
+    Architecture,
+    BatchImages,
+    Beta,
+    Combination,
+    Compression,
+    Count,
+    Device,
+    EngineKind,
+    Fit,
+    Fraction,
+    ImageChannels,
+    Images,
+    LossKind,
+    NonNegativeCount,
+    Normalization,
+    NumRanks,
+    PenaltyKind,
+    PenaltyModeName,
+    Percent,
+    PositiveNumber,
+    Precision,
+    Resolution,
+    RunName,
+    SchedulePolicy,
+    Shares,
+    Stage,
+    Switch,
+    TensorBoard,
+    Text,
+    WholeNumber,
+    Width,
+)
 
-def _whole_float_as_int(value: object) -> object:
-    """2e6 and 64.0 are whole numbers that YAML reads as floats; everything else is left to the type's own check."""
-    return int(value) if isinstance(value, float) and value.is_integer() else value
-
-
-def _choice_of_numbers(value: object) -> object:
-    """As `_whole_float_as_int`; and true, which equals 1 in Python, becomes a text that is no valid choice."""
-    return str(value).lower() if isinstance(value, bool) else _whole_float_as_int(value)
-
-
-def _list_or_name(value: object) -> object:
-    """A list, or one of the names; anything else is refused in one sentence instead of one for each possibility."""
-    is_list = isinstance(value, list | tuple) and all(type(count) is int and count >= 1 for count in value)
-    if is_list or value in ("equal", "measured"):
-        return tuple(value) if isinstance(value, list) else value
-    text = "give equal, measured, or a list of whole numbers of at least 1, one for each process"
-    raise PydanticCustomError("shares", "{text}", {"text": text})
-
-
-# Strict types: a bool is not a number, "yes" is not a bool, and text is not parsed a second time after YAML.
-WholeNumber = Annotated[int, Strict(), BeforeValidator(_whole_float_as_int)]
-# Upper limits catch slips of the keyboard before they ask for more memory than there is.
-Images = Annotated[WholeNumber, Field(ge=1, le=10**12)]
-BatchImages = Annotated[WholeNumber, Field(ge=1, le=2**20)]
-Width = Annotated[WholeNumber, Field(ge=1, le=2**16)]
-Count = Annotated[WholeNumber, Field(ge=1, le=2**20)]
-Percent = Annotated[WholeNumber, Field(ge=-100, le=100)]
-NonNegativeCount = Annotated[WholeNumber, Field(ge=0, lt=2**63)]
-PositiveNumber = Annotated[float, Strict(), Field(gt=0, allow_inf_nan=False)]
-Beta = Annotated[float, Strict(), Field(ge=0, lt=1, allow_inf_nan=False)]
-Fraction = Annotated[float, Strict(), Field(ge=0, lt=1, allow_inf_nan=False)]
-Switch = Annotated[bool, Strict()]
-# A path cannot hold a zero byte.
-Text = Annotated[str, Strict(), Field(min_length=1, pattern=r"^[^\x00]*$")]
-# Part of the run folder's name, hence no separators and no leading dot.
-RunName = Annotated[str, Strict(), Field(pattern=r"^[A-Za-z0-9_][A-Za-z0-9._-]*$")]
-
-# Not checked against the processes here, which only the launcher knows.
-Shares = Annotated[Literal["equal", "measured"] | tuple[Count, ...], BeforeValidator(_list_or_name)]
-Precision = Literal["auto", "fp32", "bf16"]
-Device = Literal["auto", "cpu", "cuda"]
-Resolution = Annotated[Literal[32, 64, 128], BeforeValidator(_choice_of_numbers)]
-ImageChannels = Annotated[Literal[1, 3], BeforeValidator(_choice_of_numbers)]
-Fit = Literal["exact", "pad", "crop", "resize"]
-Architecture = Literal["dcgan"]
-Normalization = Literal["pixel", "none"]
-LossKind = Literal["non_saturating", "hinge", "wasserstein", "least_squares", "relativistic"]
-PenaltyKind = Literal["r1", "r2", "wgan_gp", "wgan_lp", "zero_centered"]
-PenaltyModeName = Literal["double", "dual", "approximate"]
-SchedulePolicy = Literal["alternate", "joint", "balance"]
 # The name, among several discriminators, of the one that has sections of its own.
 FIRST_DISCRIMINATOR = "main"
-Combination = Literal["mean", "max", "random"]
-EngineKind = Literal["auto", "single", "flat", "ddp", "deepspeed", "fsdp2"]
-Stage = Annotated[Literal[0, 1, 2, 3], BeforeValidator(_choice_of_numbers)]
-Compression = Literal["none", "bf16"]
-TensorBoard = Literal["auto", "on", "off"]
 
 
 class _Section(BaseModel):
@@ -133,14 +112,22 @@ class ScheduleConfig(_Section):
     """Who is updated when."""
 
     policy: SchedulePolicy = Field(default="alternate", description="one network after the other, or both at once")
-    discriminator_updates: Count = Field(default=1, description="alternate: discriminator updates per step")
-    generator_updates: Count = Field(default=1, description="alternate: generator updates per step, after those")
+    discriminator_updates: Count = Field(default=1, description="alternate, split: discriminator updates per step")
+    generator_updates: Count = Field(default=1, description="alternate, split: generator updates per step")
     share_fakes: Switch = Field(default=True, description="one batch of fakes serves both networks' updates in a step")
     min_updates: Count = Field(default=1, description="balance: fewest discriminator updates per step")
     max_updates: Count = Field(default=4, description="balance: most discriminator updates per step")
     low_percent: Percent = Field(default=20, description="balance: one update more below this sign statistic, in %")
     high_percent: Percent = Field(default=60, description="balance: one update fewer above it")
     patience: Count = Field(default=8, description="balance: after so many steps in a row outside of that band")
+    discriminator_ranks: NumRanks = Field(
+        default="auto", description="split: processes of the discriminator, the first"
+    )
+    publish_every: Count = Field(default=1, description="split: steps from one sending of the weights to the next")
+    delay_steps: NonNegativeCount = Field(default=1, description="split: steps from a sending to the first read")
+    max_staleness: NonNegativeCount | None = Field(default=None, description="split: in steps; null: what those imply")
+    lockstep: Switch = Field(default=True, description="split: reads are as planned; false: the newest that arrived")
+    force: Switch = Field(default=False, description="split: start though less than 1.1 times the speed is predicted")
     discriminator_start_images: NonNegativeCount = Field(default=0, description="until then the generator trains alone")
     generator_start_images: NonNegativeCount = Field(default=0, description="until then the discriminator trains alone")
     shares: Shares = Field(default="equal", description="micro-batches of each process: equal, measured, or a list")
@@ -151,6 +138,16 @@ KEYS_OF_POLICIES: dict[str, tuple[str, ...]] = {
     "alternate": ("discriminator_updates", "generator_updates", "share_fakes"),
     "joint": (),
     "balance": ("min_updates", "max_updates", "low_percent", "high_percent", "patience", "share_fakes"),
+    "split": (
+        "discriminator_updates",
+        "generator_updates",
+        "discriminator_ranks",
+        "publish_every",
+        "delay_steps",
+        "max_staleness",
+        "lockstep",
+        "force",
+    ),
 }
 
 
@@ -357,12 +354,35 @@ def _rules_of_schedule(config: RunConfig) -> Iterator[BrokenRule]:
     if schedule.policy == "joint" and config.parallel.overlap:
         text = "has nothing to overlap with schedule.policy=joint, whose gradients all come at the end; leave it out"
         yield BrokenRule((("parallel", "overlap"), ("schedule", "policy")), True, text)
+    if schedule.policy == "split":
+        yield from _rules_of_split(config)
     for key in dict.fromkeys(key for keys in KEYS_OF_POLICIES.values() for key in keys):
         value, default = getattr(schedule, key), ScheduleConfig.model_fields[key].default
         if key not in KEYS_OF_POLICIES[schedule.policy] and value != default:
             readers = " or ".join(policy for policy, keys in KEYS_OF_POLICIES.items() if key in keys)
             text = f"is not read by schedule.policy={schedule.policy}; leave it out, or use the policy {readers}"
             yield BrokenRule((("schedule", key), ("schedule", "policy")), value, text)
+
+
+def _rules_of_split(config: RunConfig) -> Iterator[BrokenRule]:
+    """What cannot be divided between roles."""
+    policy = ("schedule", "policy")
+    if config.ensemble.members:
+        text = "publishes one discriminator; use alternate, or ensemble.members=[]"
+        yield BrokenRule((policy, ("ensemble", "members")), "split", text)
+    if config.parallel.overlap:
+        text = "has no other network's work to overlap with on a process of schedule.policy=split; leave it out"
+        yield BrokenRule((("parallel", "overlap"), policy), True, text)
+    if config.schedule.shares == "measured":
+        text = "would make the roles of schedule.policy=split wait for each other; use equal, or give a list"
+        yield BrokenRule((("schedule", "shares"), policy), "measured", text)
+    if config.schedule.shares not in ("equal", "measured") and config.schedule.discriminator_ranks == "auto":
+        text = "does not fit a list in schedule.shares, whose parts belong to roles of known sizes; give a number"
+        yield BrokenRule((("schedule", "discriminator_ranks"), ("schedule", "shares")), "auto", text)
+    for key in ("discriminator_start_images", "generator_start_images"):
+        if value := getattr(config.schedule, key):
+            text = "leaves the processes of one role of schedule.policy=split idle until then; set it to 0"
+            yield BrokenRule((("schedule", key), policy), value, text)
 
 
 def _nearest_divisors(number: int, wanted: int) -> str:

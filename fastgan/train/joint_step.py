@@ -2,7 +2,7 @@
 
 from functools import partial
 
-from fastgan.schedule import Joint, Plan, Policy
+from fastgan.schedule import Plan
 from fastgan.train.agreement import Ballot
 from fastgan.train.step import TrainStep
 from fastgan.train.step_statistics import Statistics
@@ -61,8 +61,3 @@ class JointStep(TrainStep):
             self._step_spectral_norm(network, engine)
         self._update_average(plan)
         return statistics
-
-
-def step_class(policy: Policy) -> type[TrainStep]:
-    """The class that executes the plans of `policy`."""
-    return JointStep if isinstance(policy, Joint) else TrainStep

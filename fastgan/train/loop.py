@@ -4,6 +4,7 @@ import hashlib
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
 
@@ -12,8 +13,7 @@ from fastgan.dist import ALONE, World, check_same, from_main, process_group, wor
 from fastgan.errors import CheckpointError, ConfigError, TrainingError
 from fastgan.models import DCGANGenerator
 from fastgan.parallel import SingleEngine
-from fastgan.schedule import Balance, Policy
-from fastgan.train.agreement import Agreement
+from fastgan.schedule import Balance, Policy, Split
 from fastgan.train.build import build_state
 from fastgan.train.build_schedule import build_schedule
 from fastgan.train.checkpoint import Checkpoint, RunFacts, load_newest_checkpoint, save_checkpoint, set_aside_newer
@@ -21,15 +21,19 @@ from fastgan.train.config import RunConfig, dump_config
 from fastgan.train.files import make_folder
 from fastgan.train.grid import grid_array, save_png
 from fastgan.train.interrupt import Interrupt
-from fastgan.train.joint_step import step_class
 from fastgan.train.log import quiet, say, warn
 from fastgan.train.pace import Pace
 from fastgan.train.plots import plot_losses
 from fastgan.train.precision import DTYPES, choose_device, choose_precision
 from fastgan.train.progress import RunLog, SilentLog, check_tensorboard
+from fastgan.train.role_log import numbers_of_both_roles, rewind_reads
+from fastgan.train.role_times import choose_roles
 from fastgan.train.run_folder import RunLock, create_run_folder, write_run_facts
 from fastgan.train.sample import generate
+from fastgan.train.split_step import SplitStep
 from fastgan.train.state import TrainState
+from fastgan.train.step import TrainStep
+from fastgan.train.step_choice import make_agreement, step_class
 from fastgan.train.step_statistics import FiniteGuard, Statistics, diverged
 from fastgan.train.trace import NoTrace, Trace, num_steps_to_trace
 
@@ -135,14 +139,12 @@ def prepare_run(config: RunConfig, *, resume: Path | None, world: World = ALONE)
             "give the same data, or start a new run"
         )
     _check_ranks_agree(world, config, dataset, checkpoint)
-    state = build_state(
-        config,
-        num_classes=dataset.num_classes,
-        dtype=DTYPES[precision],
-        device=device,
-        world=world,
-        checkpoint=checkpoint,
-    )
+    kind: dict[str, Any] = {"num_classes": dataset.num_classes, "dtype": DTYPES[precision], "device": device}
+    roles = None
+    if isinstance(schedule, Split):
+        roles = choose_roles(config, world=world, **kind)
+        schedule = roles.policy
+    state = build_state(config, world=world, roles=roles, checkpoint=checkpoint, **kind)
     if checkpoint is not None and world.is_main:
         set_aside_newer(checkpoint.path.parents[1], checkpoint)
     run_dir = Path(from_main(world, lambda: str(create_run_folder(config) if resume is None else resume)))
@@ -170,7 +172,7 @@ def run_loop(run: Run, *, interrupt: Interrupt) -> int:
     config, schedule, state, world = run.config, run.schedule, run.state, run.world
     statistics, guard = Statistics(), FiniteGuard(world)
     pace = _measure_pace(run)
-    agreement = Agreement(world, signal=lambda: interrupt.received or 0)
+    agreement = make_agreement(world, state.roles, signal=lambda: interrupt.received or 0)
     log, trace = _open_log(run), _open_trace(run)
     loader = Loader(
         run.dataset,
@@ -218,23 +220,27 @@ def run_loop(run: Run, *, interrupt: Interrupt) -> int:
                 finished or _is_due(before, state.images_seen, every=every) for every in intervals
             )
             if tick_due or checkpoint_due or samples_due:
-                step.finish(statistics)
+                step.meet(statistics)
                 guard.check()
             if tick_due:
-                log.tick(state.images_seen, statistics.read(world) | agreement.skipped() | _schedule_numbers(run))
+                log.tick(state.images_seen, _numbers(run, statistics, step))
                 statistics = Statistics()
             if checkpoint_due:
                 save_checkpoint(run.run_dir, state, facts=run.facts, keep=config.checkpoint.keep, world=world)
-            if samples_due and world.is_main:
+            if samples_due:
                 write_samples(run, log)
     return signal
 
 
-def _schedule_numbers(run: Run) -> dict[str, float]:
-    """What a tick says about a schedule that decides as it goes."""
+def _numbers(run: Run, statistics: Statistics, step: TrainStep) -> dict[str, float]:
+    """What a tick says: means over all ranks, and what the schedule has done. All ranks call it together."""
+    if isinstance(step, SplitStep):
+        return numbers_of_both_roles(step, statistics, run.run_dir, run.world)
+    numbers = statistics.read(run.world) | step.agreement.skipped()
     if isinstance(run.schedule, Balance):
-        return {"discriminator_updates": float(run.state.schedule.discriminator_updates)}
-    return {}
+        # A schedule that decides as it goes.
+        numbers["discriminator_updates"] = float(run.state.schedule.discriminator_updates)
+    return numbers
 
 
 def _measure_pace(run: Run) -> Pace | None:
@@ -250,6 +256,7 @@ def _measure_pace(run: Run) -> Pace | None:
 def _open_log(run: Run) -> RunLog | SilentLog:
     if not run.world.is_main:
         return SilentLog()
+    rewind_reads(run.run_dir, run.state.schedule.step)
     return RunLog(
         run.run_dir,
         total_images=run.config.total_images,
@@ -268,11 +275,16 @@ def _open_trace(run: Run) -> Trace | NoTrace:
 def write_samples(run: Run, log: RunLog | SilentLog) -> None:
     """Images of the averaged generator from fixed latents: `samples.png`, and a copy named after the clock.
 
+    Rank 0 makes and writes them; all ranks call it, since it may have to be given the average.
+
     Raises:
         TrainingError: if an image is not finite; the earlier samples stay.
         RunFolderError: if they cannot be written.
     """
-    generator = run.state.generator_ema
+    roles, average = run.state.roles, run.state.generator_ema
+    generator = average if roles is None else roles.bring_average(average, run.device)
+    if not run.world.is_main:
+        return
     assert isinstance(generator, DCGANGenerator)
     images = generate(generator, num_images=run.config.log.num_samples, seed=run.config.seed)
     if not images.isfinite().all():

@@ -6,6 +6,7 @@ from typing import NamedTuple
 from fastgan.nn import SpectrallyNormalized
 from fastgan.parallel import Engine
 from fastgan.schedule import LazyPenalty, ScheduleState
+from fastgan.train.roles import Roles
 
 
 class Member(NamedTuple):
@@ -22,6 +23,8 @@ class TrainState:
 
     `members`: discriminators beside the first, by name. Random numbers are not part of the state: they follow from the
     seed and the sample numbers in `schedule`.
+    `roles`: of `split`, with the weights that the ranks of one role have from the other. The other role's network has
+    no optimizer there, and on the discriminator's ranks the generator's average is without numbers, on the device meta.
     """
 
     generator: SpectrallyNormalized
@@ -31,6 +34,7 @@ class TrainState:
     discriminator_engine: Engine
     schedule: ScheduleState
     members: dict[str, Member] = field(default_factory=dict)
+    roles: Roles | None = None
 
     @property
     def images_seen(self) -> int:

@@ -124,6 +124,10 @@ class TrainStep:
                 self.finish(statistics)
         return statistics
 
+    def meet(self, statistics: Statistics) -> None:
+        """Brings the state to what it is after the latest step, with nothing under way; all ranks call it together."""
+        self.finish(statistics)
+
     def finish(self, statistics: Statistics) -> None:
         """Makes the optimizer step that is still to come, if there is one, and adds what its update reports."""
         pending, self._pending = self._pending, None
@@ -294,8 +298,11 @@ class TrainStep:
 @contextmanager
 def frozen(network: nn.Module) -> Iterator[None]:
     """No gradient reaches the network's parameters; gradients still flow through it to its input."""
-    network.requires_grad_(False)
+    trained = [parameter for parameter in network.parameters() if parameter.requires_grad]
+    for parameter in trained:
+        parameter.requires_grad_(False)
     try:
         yield
     finally:
-        network.requires_grad_(True)
+        for parameter in trained:
+            parameter.requires_grad_(True)

@@ -25,7 +25,7 @@ from benchmarks.step_providers import NAMES, steps_per_period
 from benchmarks.timing import Settings
 from fastgan.ops import conv2d, conv_transpose2d
 from fastgan.train.config import load_config
-from fastgan.train.config_models import EngineKind
+from fastgan.train.config_types import EngineKind
 from tests.guards.tree import ROOT
 
 CPU = torch.device("cpu")

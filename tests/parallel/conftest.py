@@ -1,10 +1,11 @@
-"""Two ranks, or four, for all tests of a worker."""
+"""Two ranks, or three or four, for all tests of a worker."""
 
 from collections.abc import Iterator
 
 import pytest
 
 from tests.parallel.ranks import Ranks
+from tests.train.conftest import workplace  # noqa: F401 - a fixture
 
 
 @pytest.fixture(scope="session")
@@ -26,6 +27,12 @@ def _alive(started: dict[int, Ranks], num_ranks: int) -> Ranks:
 def two_ranks(_started: dict[int, Ranks]) -> Ranks:
     """Two processes."""
     return _alive(_started, 2)
+
+
+@pytest.fixture
+def three_ranks(_started: dict[int, Ranks]) -> Ranks:
+    """Three processes."""
+    return _alive(_started, 3)
 
 
 @pytest.fixture

@@ -28,9 +28,9 @@ from fastgan.schedule import Alternate, Balance, Joint, LazyPenalty, Policy, Sch
 from fastgan.train.agreement import Agreement
 from fastgan.train.checkpoint import Checkpoint
 from fastgan.train.config import EmaConfig
-from fastgan.train.joint_step import step_class
 from fastgan.train.state import Member, TrainState
 from fastgan.train.step import TrainStep
+from fastgan.train.step_choice import step_class
 
 BATCH_IMAGES = 12
 LATENT_DIM = 4

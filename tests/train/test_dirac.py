@@ -22,8 +22,8 @@ from fastgan.objectives import DiscriminatorObjective, GeneratorObjective, adver
 from fastgan.parallel import SingleEngine
 from fastgan.schedule import Alternate, Joint, LazyPenalty, Policy, ScheduleState, Split
 from fastgan.train.config import EmaConfig
-from fastgan.train.joint_step import step_class
 from fastgan.train.state import TrainState
+from fastgan.train.step_choice import step_class
 
 G = 0.1
 STEPS = 3000
@@ -90,7 +90,7 @@ def trained(policy: Policy, *, rate: float, num_steps: int) -> np.ndarray:
     return np.array(path)
 
 
-def by_hand(policy: Policy, *, rate: float, num_steps: int) -> np.ndarray:
+def by_hand(policy: Policy, *, rate: float, num_steps: int, g: float = G) -> np.ndarray:
     """The same by the linear recursion alone, with the versions that the policy's updates read."""
     versions = {"generator": [0.01], "discriminator": [0.01]}
     state, path = ScheduleState(), []
@@ -100,7 +100,7 @@ def by_hand(policy: Policy, *, rate: float, num_steps: int) -> np.ndarray:
             assert update.version == len(mine)
             other = versions["generator" if update.network == "discriminator" else "discriminator"][update.reads]
             if update.network == "discriminator":
-                mine.append(mine[-1] + rate * (-other / 2 - G * mine[-1]))
+                mine.append(mine[-1] + rate * (-other / 2 - g * mine[-1]))
             else:
                 mine.append(mine[-1] + rate * other / 2)
         state = policy.advance(state)
@@ -108,9 +108,9 @@ def by_hand(policy: Policy, *, rate: float, num_steps: int) -> np.ndarray:
     return np.array(path)
 
 
-def largest_rate(staleness: int) -> float:
+def largest_rate(staleness: int, *, g: float = G) -> float:
     """Below about this step size simultaneous descent converges: g / (f'(0)^2 (2 tau + 1)), f'(0) = 1/2."""
-    return G / (0.25 * (2 * staleness + 1))
+    return g / (0.25 * (2 * staleness + 1))
 
 
 def shrinks(path: np.ndarray) -> bool:

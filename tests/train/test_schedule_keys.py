@@ -9,10 +9,11 @@ import torch
 from safetensors.torch import load_file
 
 from fastgan.errors import ConfigError
-from fastgan.schedule import Alternate, Balance, Joint, Policy, ScheduleState
+from fastgan.schedule import Alternate, Balance, Joint, Policy, ScheduleState, Split
+from fastgan.simulate import CostModel, Fabric, Part, parts_from_passes
 from fastgan.train.build_schedule import POLICIES, build_schedule
 from fastgan.train.checkpoint import load_newest_checkpoint
-from fastgan.train.config import RunConfig, load_config
+from fastgan.train.config import RunConfig, load_config, resume_differences
 from fastgan.train.config_models import KEYS_OF_POLICIES
 from fastgan.train.loop import train
 from fastgan.train.pace import Pace
@@ -40,6 +41,40 @@ def test_shares_are_checked_against_the_processes() -> None:
         build_schedule(config, num_ranks=3)
 
 
+def test_split_is_built_for_its_processes() -> None:
+    settings = ["policy=split", "delay_steps=2", "publish_every=3", "max_staleness=6", "lockstep=false", "force=true"]
+    config = load_config("digits", overrides=["penalties=[]", *(f"schedule.{setting}" for setting in settings)])
+    timing = {"delay_steps": 2, "publish_every": 3, "max_staleness": 6, "lockstep": False}
+    # Equal networks: the discriminator has more to do.
+    assert build_schedule(config, num_ranks=4) == Split(batch_images=32, num_ranks=4, discriminator_ranks=2, **timing)
+    slow = parts_from_passes(Part(0.0, 0.1), Part(0.0, 0.01))
+    sizes = {"discriminator": 1e6, "generator": 1e6}
+    fabric = Fabric(gpus_per_node=4, intra_bytes_per_second=1e9, inter_bytes_per_second=1e9)
+    cost = CostModel(parts=slow, gradient_bytes=sizes, fabric=fabric)
+    assert build_schedule(config, num_ranks=4, cost=cost) == Split(
+        batch_images=32, num_ranks=4, discriminator_ranks=1, **timing
+    )
+    with pytest.raises(ConfigError, match="start 2 processes or more with torchrun, or use"):
+        build_schedule(config, num_ranks=1)
+
+
+def test_one_process_cannot_split(tiny: Callable[..., RunConfig], tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="must leave at least one of num_ranks=1 ranks to each of"):
+        train(tiny("schedule.policy=split", "schedule.force=true", f"run_dir={tmp_path / 'run'}"))
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_run_may_change_between_alternate_and_split_alone() -> None:
+    def config(*overrides: str) -> RunConfig:
+        return load_config("digits", overrides=[f"schedule.{override}" for override in overrides])
+
+    alternate, split = config("share_fakes=false"), config("policy=split", "delay_steps=3", "discriminator_ranks=2")
+    assert resume_differences(alternate, split) == resume_differences(split, alternate) == []
+    assert resume_differences(split, config("policy=split", "lockstep=false", "publish_every=2")) == []
+    for other in (config("policy=joint"), config("policy=alternate", "discriminator_updates=2")):
+        assert [found.key for found in resume_differences(split, other)]
+
+
 def test_every_policy_has_its_keys() -> None:
     assert KEYS_OF_POLICIES.keys() == POLICIES.keys()
 
@@ -60,6 +95,27 @@ def test_every_policy_has_its_keys() -> None:
             "schedule.shares=fair is not valid: give equal, measured, or a list of whole numbers",
         ),
         (["schedule.shares=[1,0]"], "is not valid: give equal, measured, or a list of whole numbers of at least 1"),
+        (["schedule.policy=split", "parallel.overlap=true"], "parallel.overlap=true has no other network's work to"),
+        (["schedule.policy=split", "schedule.shares=measured"], "schedule.shares=measured would make the roles of"),
+        (
+            ["schedule.policy=split", "micro_batch_images=8", "schedule.shares=[4,4]"],
+            "schedule.discriminator_ranks=auto does not fit a list in schedule.shares, whose parts belong to roles of",
+        ),
+        (
+            ["schedule.policy=split", "schedule.generator_start_images=64"],
+            "schedule.generator_start_images=64 leaves the processes of one role of schedule.policy=split idle",
+        ),
+        (
+            ["schedule.policy=split", "ensemble.members=[{name: other}]"],
+            "schedule.policy=split publishes one discriminator; use alternate, or ensemble.members=[]",
+        ),
+        (["schedule.policy=split", "schedule.share_fakes=false"], "schedule.share_fakes=false is not read by"),
+        (["schedule.lockstep=false"], "schedule.lockstep=false is not read by schedule.policy=alternate; leave it out"),
+        (
+            ["schedule.discriminator_ranks=0"],
+            "schedule.discriminator_ranks=0 is not valid: give auto, or a",
+        ),
+        (["schedule.discriminator_ranks=true"], "is not valid: give auto, or a whole number of at least 1"),
         (["schedule.discriminator_updates=0"], "schedule.discriminator_updates=0"),
         (["schedule.high_percent=101"], "schedule.high_percent=101"),
     ],

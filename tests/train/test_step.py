@@ -17,9 +17,9 @@ from fastgan.schedule import ScheduleState
 from fastgan.train.build import build_state
 from fastgan.train.build_schedule import build_schedule
 from fastgan.train.config import RunConfig
-from fastgan.train.joint_step import step_class
 from fastgan.train.state import TrainState
 from fastgan.train.step import TrainStep, frozen
+from fastgan.train.step_choice import step_class
 
 
 @pytest.fixture
