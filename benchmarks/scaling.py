@@ -1,4 +1,4 @@
-"""A report of predicted scaling: `python -m benchmarks.scaling` renews the table and the picture of reports/scaling.md.
+"""A report of predicted scaling: `python -m benchmarks.scaling` renews tables and picture of reports/scaling.md.
 
 Two networks as NVIDIA's StyleGAN2 at 256 and 1024 pixels, each as eager PyTorch runs it and without what launching
 kernels costs, in worlds of 8 to 10,000 GPUs, under `alternate`, `joint` and `split`. Nothing is measured here: the
@@ -11,6 +11,7 @@ import argparse
 import io
 import sys
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import NamedTuple
 
@@ -22,7 +23,7 @@ from fastgan.simulate import CostModel, Fabric, Noise, Part, best_roles, efficie
 from fastgan.train.files import replace_file
 from fastgan.train.log import say
 
-START, END = "<!-- table -->", "<!-- /table -->"
+TABLE, BASELINES = "table", "baselines"
 REPORTS_DIR = Path(__file__).parent / "reports"
 FABRIC = Fabric(gpus_per_node=8, intra_bytes_per_second=200e9, inter_bytes_per_second=45e9)
 NOISE = Noise(jitter=0.03)
@@ -115,6 +116,31 @@ def table(found: list[Row]) -> Iterator[str]:
         yield f"| {row.workload.name} | {row.num_ranks:,} | {name} | {numbers} | {idle} | {row.max_staleness} |"
 
 
+def baselines() -> Iterator[str]:
+    """Markdown: what `split` gains over `alternate` as it is here, and over what is made worse step by step."""
+    variants = {
+        "as in the table above": (True, True, True),
+        "with new fakes for the generator": (False, True, True),
+        "and without `parallel.overlap`": (False, False, True),
+        "and gradients sent after the backward pass": (False, False, False),
+    }
+    chosen = ((WORKLOADS[1], 8), (WORKLOADS[1], 64), (WORKLOADS[2], 1024))
+    yield "| alternate | " + " | ".join(f"{workload.name}, {num:,} GPUs" for workload, num in chosen) + " |"
+    yield "|---" * (1 + len(chosen)) + "|"
+    for name, (share_fakes, is_overlapped, hides_reduction) in variants.items():
+        gains = []
+        for workload, num_ranks in chosen:
+            cost = replace(workload.cost(), hides_reduction=hides_reduction)
+            *_, split = _policies(workload, num_ranks, cost)
+            alternate = Alternate(
+                batch_images=split.batch_images, num_ranks=num_ranks, penalties=split.penalties, share_fakes=share_fakes
+            )
+            options = {"num_steps": NUM_STEPS, "noise": NOISE, "overlapped": is_overlapped}
+            ours, theirs = (simulate(policy, cost, **options).images_per_second for policy in (split, alternate))
+            gains.append(f"{ours / theirs:.2f}x")
+        yield f"| {name} | {' | '.join(gains)} |"
+
+
 def picture(found: list[Row]) -> bytes:
     """PNG: images per second and GPU over the number of GPUs, a panel for each network."""
     figure = Figure(figsize=(12, 3.2), dpi=110, layout="constrained")
@@ -149,8 +175,10 @@ def main() -> int:
     found = list(rows())
     replace_file(out / "scaling.png", picture(found))
     text = (REPORTS_DIR / "scaling.md").read_text(encoding="utf-8")
-    before, after = text.partition(START)[0], text.partition(END)[2]
-    replace_file(out / "scaling.md", "\n".join([before + START, *table(found), END + after]).encode())
+    for name, lines in ((TABLE, table(found)), (BASELINES, baselines())):
+        start, end = f"<!-- {name} -->", f"<!-- /{name} -->"
+        text = "\n".join([text.partition(start)[0] + start, *lines, end + text.partition(end)[2]])
+    replace_file(out / "scaling.md", text.encode())
     say(f"report: {out / 'scaling.md'}")
     return 0
 
