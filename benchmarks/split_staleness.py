@@ -1,0 +1,149 @@
+"""What stale weights cost: `python -m benchmarks.split_staleness [--images 64000] [--seeds 2]`.
+
+The built-in digits on two gloo processes, by `alternate` and by `split` in lockstep with weights that are 1, 2, 4 and 8
+steps old, all with the same batch and as many images. The Fréchet distance of what the averaged generator draws, at
+checkpoints along the way. Seeds differ under one policy, too, and that spread is the measure of a difference.
+"""
+
+from __future__ import annotations
+
+import argparse
+import io
+import subprocess
+import sys
+import tempfile
+from collections.abc import Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure
+from matplotlib.ticker import EngFormatter
+
+from benchmarks.digit_classifier import load_digits
+from benchmarks.digits_quality import Judge, score_images, train_judge
+from benchmarks.record import RECORDS_DIR, write_record
+from fastgan.schedule.policy import counted
+from fastgan.train.build import build_networks
+from fastgan.train.checkpoint import Checkpoint, list_checkpoints
+from fastgan.train.config import load_config
+from fastgan.train.files import replace_file
+from fastgan.train.log import say
+from fastgan.train.run_folder import read_config
+from fastgan.train.sample import generate
+from fastgan.train.stats import read_stats
+
+# Steps by which weights lag behind; 0 is alternate.
+STALENESS = (0, 1, 2, 4, 8)
+PICTURE = Path(__file__).parent / "reports" / "split_staleness.png"
+NUM_PROCESSES = 2
+NUM_POINTS = 8
+_COLOURS = ("#4c4c4c", "#4c72b0", "#55a868", "#dd8452", "#c44e52")
+
+
+class Curve(NamedTuple):
+    """One run: at each checkpoint the images seen and the Fréchet distance; what its ticks say of staleness."""
+
+    policy: str
+    staleness: int
+    seed: int
+    images_seen: tuple[int, ...]
+    frechet_distances: tuple[float, ...]
+    measured_staleness: float
+
+
+def overrides_of(staleness: int, seed: int, *, num_images: int) -> list[str]:
+    """What differs from the preset digits: the policy, and checkpoints that all stay."""
+    every = max(1, num_images // NUM_POINTS)
+    common = [f"seed={seed}", f"total_images={num_images}", f"checkpoint.every_images={every}"]
+    common += [f"checkpoint.keep={NUM_POINTS + 2}", "log.tensorboard=off", "precision=fp32", "device=cpu"]
+    if staleness == 0:
+        # New fakes for the generator's update, as the roles of split have.
+        return [*common, "schedule.share_fakes=false"]
+    return [*common, "schedule.policy=split", f"schedule.delay_steps={staleness}", "schedule.force=true"]
+
+
+def train(overrides: Sequence[str], run_dir: Path) -> None:
+    """One run on two processes, in lockstep.
+
+    Raises:
+        RuntimeError: if it fails, with the end of what it said.
+    """
+    launcher = [sys.executable, "-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={NUM_PROCESSES}"]
+    command = [*launcher, "-m", "fastgan", "train", "digits", *overrides, f"run_dir={run_dir}"]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    if done.returncode:
+        raise RuntimeError(f"{' '.join(overrides)} failed: {done.stderr[-1000:]}")
+
+
+def measure(run_dir: Path, judge: Judge, *, staleness: int, seed: int, num_scored: int) -> Curve:
+    """Scores what the averaged generator draws at each checkpoint of a run."""
+    config = read_config(run_dir)
+    images_seen, distances = [], []
+    for path in list_checkpoints(run_dir):
+        checkpoint = Checkpoint(path)
+        generator, _ = build_networks(config, num_classes=checkpoint.facts.num_classes)
+        checkpoint.restore_network("generator_ema", generator)
+        images = generate(generator.eval(), num_images=num_scored, seed=0)
+        images_seen.append(checkpoint.schedule.images_seen)
+        distances.append(score_images(judge, images, seed=0)["frechet_distance"])
+    last = read_stats(run_dir)[-1]
+    policy = config.schedule.policy
+    return Curve(policy, staleness, seed, tuple(images_seen), tuple(distances), last.get("staleness", 0.0))
+
+
+def draw(curves: Sequence[Curve], path: Path) -> None:
+    """The curves as a PNG, one colour per staleness."""
+    figure = Figure(figsize=(8, 4.2), dpi=120, layout="constrained")
+    FigureCanvasAgg(figure)
+    axes = figure.subplots()
+    for curve in curves:
+        age = counted(curve.staleness, "step")
+        name = f"split, {age} old" if curve.staleness else "alternate"
+        label = name if curve.seed == curves[0].seed else None
+        colour = _COLOURS[STALENESS.index(curve.staleness)]
+        axes.plot(curve.images_seen, curve.frechet_distances, "o-", color=colour, label=label, linewidth=1, ms=3)
+    axes.set(xlabel="images seen", ylabel="Fréchet distance", title="Digits by the age of the weights read")
+    axes.set_yscale("log")
+    axes.xaxis.set_major_formatter(EngFormatter(sep=""))
+    axes.legend(frameon=False)
+    axes.grid(alpha=0.25, which="both")
+    axes.spines[["top", "right"]].set_visible(False)
+    content = io.BytesIO()
+    figure.savefig(content, format="png")
+    path.parent.mkdir(parents=True, exist_ok=True)
+    replace_file(path, content.getvalue())
+
+
+def main() -> int:
+    """Command line; the exit code."""
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.split_staleness", description=__doc__.split("\n")[0])
+    parser.add_argument("--images", type=int, default=64_000, help="real images that each run shows")
+    parser.add_argument("--seeds", type=int, default=2, help="runs of each kind")
+    parser.add_argument("--scored", type=int, default=2_500, help="images drawn at each checkpoint")
+    parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help="for all runs, such as a width")
+    parser.add_argument("--out", type=Path, default=RECORDS_DIR, help="folder of the record")
+    parser.add_argument("--picture", type=Path, default=PICTURE)
+    options = parser.parse_args()
+    judge = train_judge(load_digits(), seed=0)
+    curves = []
+    for seed in range(options.seeds):
+        for staleness in STALENESS:
+            with tempfile.TemporaryDirectory() as folder:
+                run_dir = Path(folder) / "run"
+                train([*overrides_of(staleness, seed, num_images=options.images), *options.set], run_dir)
+                curves.append(measure(run_dir, judge, staleness=staleness, seed=seed, num_scored=options.scored))
+            last = curves[-1]
+            say(f"{last.policy}, {staleness} steps old, seed {seed}: Fréchet distance {last.frechet_distances[-1]:.2f}")
+    draw(curves, options.picture)
+    base = load_config("digits", overrides=[f"total_images={options.images}", *options.set])
+    configuration = base.model_dump(mode="json", exclude={"run_dir", "seed", "schedule"})
+    configuration["num_processes"] = NUM_PROCESSES
+    figures = {"runs": [curve._asdict() for curve in curves]}
+    record = write_record("split_staleness", figures, configuration=configuration, records_dir=options.out)
+    say(f"record: {record}, picture: {options.picture}")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
