@@ -11,6 +11,8 @@ from fastgan.schedule.state import ScheduleState
 
 Network = Literal["discriminator", "generator"]
 CollectiveKind = Literal["gradient", "vote", "publish"]
+# In steps. A small message costs as much as a large one, and a signal may wait for a few steps.
+VOTE_EVERY = 4
 
 
 @dataclass(frozen=True)
@@ -107,9 +109,9 @@ class Ticket(NamedTuple):
 class Collective:
     """What the ranks of `group` do together.
 
-    vote       whether all ranks of the group can make the updates of `networks`: a few integers, sent when the losses
-               are known
-    gradient   the sum of the gradients of `networks` over the group
+    vote       whether all ranks follow the same plan and whether one of them has received a signal: a few integers,
+               which are acted on by all some steps later
+    gradient   the sum of the gradients of `networks` over the group, none of which makes the update if it is not finite
     publish    the weights of `networks` from one rank of the group to the others
     """
 
@@ -147,9 +149,9 @@ class Exchange:
 class Step:
     """What all ranks together do from `state` on; `num_images` is what the clock advances by.
 
-    First the `exchanges` start and the `arrivals`, exchanges started in this step or earlier ones, are awaited; then
-    come the `updates`, those of one rank in this order. With `is_joint` one pass through both networks serves both
-    updates.
+    First the `vote` and the `exchanges` start, and the vote of `vote_lag` steps ago and the `arrivals`, exchanges
+    started in this step or earlier ones, are awaited; then come the `updates`, those of one rank in this order. With
+    `is_joint` one pass through both networks serves both updates.
     """
 
     state: ScheduleState
@@ -159,17 +161,34 @@ class Step:
     exchanges: tuple[Exchange, ...] = ()
     arrivals: tuple[Exchange, ...] = ()
     is_joint: bool = False
+    vote_lag: int = 1
+
+    @property
+    def vote(self) -> Collective | None:
+        """What starts in this step."""
+        return self._vote(self.state.step)
+
+    @property
+    def vote_due(self) -> Collective | None:
+        """What is awaited in this step."""
+        return self._vote(self.state.step - self.vote_lag)
+
+    def _vote(self, step: int) -> Collective | None:
+        if self.num_ranks == 1 or step < 0 or step % VOTE_EVERY:
+            return None
+        return Collective(Ticket(step, 0), "vote", (), range(self.num_ranks))
 
     @property
     def collectives(self) -> tuple[Collective, ...]:
         """In ticket order. A rank that is alone in its group has nothing to do together with others."""
-        found = [exchange.collective for exchange in self.exchanges]
+        found = [] if self.vote is None else [self.vote]
+        found += [exchange.collective for exchange in self.exchanges]
         for together in [self.updates] if self.is_joint else [(update,) for update in self.updates]:
             group = together[0].group
             networks = tuple(update.network for update in together)
-            kinds: list[tuple[CollectiveKind, tuple[Network, ...]]] = [("gradient", (name,)) for name in networks]
-            for kind, names in [("vote", networks), *kinds] if len(group) > 1 else []:
-                found.append(Collective(Ticket(self.state.step, len(found)), kind, names, group))
+            for name in networks if len(group) > 1 else ():
+                place = found[-1].ticket.place + 1 if found else 1
+                found.append(Collective(Ticket(self.state.step, place), "gradient", (name,), group))
         return tuple(found)
 
     @property

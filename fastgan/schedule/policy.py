@@ -80,6 +80,11 @@ class Policy(ABC):
         """The groups of ranks that make updates together: all ranks, or one group for each role."""
         return (range(self.num_ranks),)
 
+    @property
+    def vote_lag(self) -> int:
+        """Steps after which all ranks act on what they have voted."""
+        return 1
+
     @abstractmethod
     def _summary(self) -> str:
         """What the policy does, in one line."""
@@ -101,6 +106,7 @@ class Policy(ABC):
             exchanges=exchanges,
             arrivals=arrivals,
             is_joint=self._is_joint(updates),
+            vote_lag=self.vote_lag,
         )
 
     def plan(self, state: ScheduleState, rank: int = 0) -> Plan:

@@ -50,16 +50,21 @@ Action = Compute | Start | Wait
 
 
 def program(plan: Plan) -> tuple[Action, ...]:
-    """The rank's actions in the plain order, in which all but publications are awaited where they are started."""
-    actions = [_send(exchange, plan.rank) for exchange in plan.whole.exchanges if plan.rank in exchange.group]
-    actions += [_receive(exchange, plan.rank) for exchange in plan.whole.arrivals if plan.rank in exchange.group]
-    collectives = (collective for collective in plan.collectives if collective.kind != "publish")
-    for together in [plan.updates] if plan.whole.is_joint else [(update,) for update in plan.updates]:
+    """The rank's actions in the plain order, in which gradients are awaited where they are started."""
+    whole = plan.whole
+    actions: list[Action] = []
+    if whole.vote is not None:
+        actions.append(Start(whole.vote, frozenset(), frozenset({_label(whole.vote)})))
+    if whole.vote_due is not None:
+        actions.append(Wait(whole.vote_due, frozenset({_label(whole.vote_due)}), frozenset()))
+    actions += [_send(exchange, plan.rank) for exchange in whole.exchanges if plan.rank in exchange.group]
+    actions += [_receive(exchange, plan.rank) for exchange in whole.arrivals if plan.rank in exchange.group]
+    collectives = (collective for collective in plan.collectives if collective.kind == "gradient")
+    for together in [plan.updates] if whole.is_joint else [(update,) for update in plan.updates]:
         actions += _passes(together)
-        num_collectives = len(together) + 1 if len(together[0].group) > 1 else 0
-        shared = list(islice(collectives, num_collectives))
+        shared = list(islice(collectives, len(together) if len(together[0].group) > 1 else 0))
         actions += [Start(collective, _gradients(collective), frozenset()) for collective in shared]
-        actions += [_finish(collective) for collective in shared]
+        actions += [Wait(collective, _gradients(collective), _gradients(collective)) for collective in shared]
         actions += [_apply(update) for update in together]
     return tuple(actions)
 
@@ -120,14 +125,9 @@ def _gradients(collective: Collective) -> frozenset[str]:
     return frozenset(f"gradient {name}" for name in collective.networks)
 
 
-def _finish(collective: Collective) -> Action:
-    made = _gradients(collective) if collective.kind == "gradient" else frozenset({"vote"})
-    return Wait(collective, _gradients(collective), made)
-
-
 def _apply(update: Update) -> Action:
     gradient = f"gradient {update.network}"
-    return Compute("apply", (update,), frozenset({update.network, gradient, "vote"}), frozenset({update.network}))
+    return Compute("apply", (update,), frozenset({update.network, gradient}), frozenset({update.network}))
 
 
 def _send(exchange: Exchange, rank: int) -> Action:
@@ -139,6 +139,10 @@ def _send(exchange: Exchange, rank: int) -> Action:
 def _receive(exchange: Exchange, rank: int) -> Action:
     writes = frozenset({exchange.network}) if rank in exchange.targets else frozenset()
     return Wait(exchange.collective, frozenset({_buffer(exchange)}), writes)
+
+
+def _label(vote: Collective) -> str:
+    return f"vote {vote.ticket.step}"
 
 
 def _buffer(exchange: Exchange) -> str:

@@ -1,6 +1,7 @@
 """A schedule as a text table: who does what, on how many images, with which versions and collectives."""
 
 from collections.abc import Iterator, Sequence
+from itertools import islice
 
 from fastgan.schedule.plan import Step, Update
 from fastgan.schedule.policy import Policy
@@ -10,12 +11,12 @@ HEADER = ("step", "clock", "ranks", "makes", "reads", "images per rank", "collec
 
 
 def schedule_table(policy: Policy, *, num_steps: int) -> list[str]:
-    """A line for each update and each publication in the first `num_steps` steps, in the order of a rank's actions."""
+    """A line for each vote, publication and update in the first `num_steps` steps, in the order of a rank's actions."""
     rows = [HEADER]
     state = ScheduleState()
     for _ in range(num_steps):
         step = policy.step(state)
-        lines = [*_publications(step), *_updates(policy, step)]
+        lines = [*_votes(step), *_publications(step), *_updates(policy, step)]
         for place, line in enumerate(lines):
             rows.append((str(step.state.step), f"{state.images_seen:,}", *line) if place == 0 else ("", "", *line))
         state = policy.advance(state)
@@ -24,6 +25,12 @@ def schedule_table(policy: Policy, *, num_steps: int) -> list[str]:
 
 
 Line = tuple[str, str, str, str, str, str]
+
+
+def _votes(step: Step) -> Iterator[Line]:
+    if step.vote is not None:
+        when = f"acted on in step {step.state.step + step.vote_lag}"
+        yield _ranks(step.vote.group), "vote", "", "", f"vote {step.vote.ticket.place}", when
 
 
 def _publications(step: Step) -> Iterator[Line]:
@@ -36,14 +43,9 @@ def _publications(step: Step) -> Iterator[Line]:
 
 
 def _updates(policy: Policy, step: Step) -> Iterator[Line]:
-    collectives = [c for c in step.collectives if c.kind != "publish"]
+    gradients = (collective for collective in step.collectives if collective.kind == "gradient")
     for update in step.updates:
-        if step.is_joint:
-            own = [collective for collective in collectives if update.network in collective.networks]
-        else:
-            # A vote and a gradient, in the order of the updates.
-            num_own = 2 if len(update.group) > 1 else 0
-            own, collectives = collectives[:num_own], collectives[num_own:]
+        own = islice(gradients, 1 if len(update.group) > 1 else 0)
         sizes = sorted(set(policy.images_of_ranks(step.state, update.group)))
         images = str(sizes[0]) if len(sizes) == 1 else f"{sizes[0]} to {sizes[-1]}"
         names = ", ".join(f"{c.kind} {c.ticket.place}" for c in own)

@@ -84,6 +84,11 @@ class Split(Policy):
         implied = self.delay_steps + self.publish_every - 1
         return implied if self.lockstep or self.max_staleness is None else self.max_staleness
 
+    @property
+    def vote_lag(self) -> int:
+        """So long that neither role waits for the other one."""
+        return self.bound + 1
+
     def num_due(self, step: int, in_use: int, underway: Sequence[int]) -> int:
         """How many of the publications `underway`, oldest first, a rank must have before the updates of step `step`.
 
@@ -163,7 +168,7 @@ class Split(Policy):
             return ()
         return tuple(
             Exchange(Ticket(step, index), route.network, self._version(route.network, state, step), *route[1:])
-            for index, route in enumerate(self.routes)
+            for index, route in enumerate(self.routes, start=1)
         )
 
     def _version(self, network: Network, state: ScheduleState, step: int) -> int:

@@ -3,9 +3,8 @@
 A rank that left a step out, or stopped, on its own would leave the others waiting for it for ever.
 """
 
-from collections.abc import Callable, Mapping
-from fractions import Fraction
-from functools import partial
+from collections import deque
+from collections.abc import Callable
 from typing import NamedTuple
 
 import torch
@@ -24,65 +23,85 @@ MAX_SKIPPED_IN_A_ROW = 10
 _DIGEST_DIGITS = 15
 
 
-class Vote(NamedTuple):
-    """A vote under way.
+class _Vote(NamedTuple):
+    """A vote that started in step `step`.
 
-    numbers: [4] int64, the largest over all ranks once `work` has ended: whether a loss is not finite, the number of a
-        signal, the digest of the plan, and its negative.
+    numbers: [3] int64, the largest over all ranks once `work` has ended: the number of a signal, the digest of the
+        plan, and its negative.
     """
 
+    step: int
     numbers: Tensor
     work: torch_dist.Work
-
-
-class Ballot:
-    """What one update of a rank reports, and the vote on whether it may be made.
-
-    Args:
-        ask: starts the vote on what is reported, or returns None where nobody else is to be asked.
-    """
-
-    def __init__(self, ask: Callable[[Statistics], Vote | None]) -> None:
-        self.statistics = Statistics()
-        self.vote: Vote | None = None
-        self._ask = ask
-
-    def add(self, values: Mapping[str, Tensor], *, weight: Fraction, is_last: bool) -> None:
-        """Adds what a forward pass reports, before its backward pass, during which the vote after the last travels."""
-        self.statistics.add(values, weight=float(weight))
-        if is_last:
-            self.vote = self._ask(self.statistics)
 
 
 class Agreement:
     """Whether an update may be made, and whether a signal ends the run.
 
-    On several ranks, an update is skipped by all of them when the loss or the gradient is not finite on any. A single
-    process does not ask, which would make a GPU wait in every update: `FiniteGuard` stops it one step later.
-
-    A vote starts as soon as the losses are known and travels during the backward pass. What follows that pass, whether
-    the gradient is finite, needs none: all ranks find it from the same sums.
+    On several ranks, an update is skipped by all of them when the loss or the gradient is not finite on any. That takes
+    no vote: `contagious` brings a bad loss into the sum of the gradients, from which all ranks find the same. A single
+    process does not look, which would make a GPU wait in every update: `FiniteGuard` stops it one step later.
 
     Args:
-        world: the ranks that decide.
+        world: the ranks that make updates together.
+        everybody: the ranks that vote; None for `world`.
         signal: number of the signal that this process has received, 0 for none.
+        may_skip: whether updates are skipped; None where `world` has several ranks.
     """
 
-    def __init__(self, world: World, *, signal: Callable[[], int] = lambda: 0) -> None:
-        self.world = world
+    def __init__(
+        self,
+        world: World,
+        *,
+        everybody: World | None = None,
+        signal: Callable[[], int] = lambda: 0,
+        may_skip: bool | None = None,
+    ) -> None:
+        self.world, self.everybody = world, everybody or world
+        self.may_skip = world.num_ranks > 1 if may_skip is None else may_skip
         self.num_skipped = 0
         self._signal = signal
         self._agreed_signal = 0
         self._skipped_in_a_row = 0
+        self._underway: deque[_Vote] = deque()
 
     def skipped(self) -> dict[str, float]:
         """The number of updates skipped since the start of this process, to log; empty where none can be."""
-        return {"skipped_updates": float(self.num_skipped)} if self.world.num_ranks > 1 else {}
+        return {"skipped_updates": float(self.num_skipped)} if self.may_skip else {}
 
     @property
     def signal(self) -> int:
-        """Largest signal number that any rank had received at the latest update; 0 for none."""
-        return self._signal() if self.world.num_ranks == 1 else self._agreed_signal
+        """Largest signal number that any rank had received at the latest vote that is due; 0 for none."""
+        return self._signal() if self.everybody.num_ranks == 1 else self._agreed_signal
+
+    def begin_step(self, plan: Plan) -> None:
+        """Starts the vote of `plan`, and ends the one that is due; all ranks call it together.
+
+        Raises:
+            DistributedError: on all ranks, when they follow different plans.
+        """
+        if plan.whole.vote is not None:
+            digest = int(plan.digest[:_DIGEST_DIGITS], 16)
+            numbers = torch.tensor([self._signal(), digest, -digest])
+            work = torch_dist.all_reduce(numbers, op=torch_dist.ReduceOp.MAX, group=self.everybody.group, async_op=True)
+            assert work is not None
+            self._underway.append(_Vote(plan.step, numbers, work))
+        while self._underway and self._underway[0].step <= plan.step - plan.whole.vote_lag:
+            vote = self._underway.popleft()
+            vote.work.wait()
+            self._agreed_signal, digest, negative = vote.numbers.tolist()
+            if digest != -negative:
+                remedy = "give all machines the same version of fastgan and the same checkpoint"
+                raise DistributedError(f"rank {self.everybody.rank} and others plan different steps; {remedy}")
+
+    def settle(self) -> None:
+        """Waits for votes under way; they still count only when their time has come."""
+        for vote in self._underway:
+            vote.work.wait()
+
+    def contagious(self, loss: Tensor) -> Tensor:
+        """`loss`; where it is not finite, all of its gradient is not either, and with it the sum over all ranks."""
+        return loss * (1 + 0 * loss.detach()) if self.may_skip else loss
 
     def agree(self, plan: Plan, statistics: Statistics, pace: Pace | None) -> Agreed:
         """What the schedule decides from after the step of `plan`; all ranks call it together.
@@ -100,52 +119,22 @@ class Agreement:
         measured = tuple(microseconds) if pace is not None else ()
         return Agreed(sign_sum=sign_sum, num_judged=num_judged, rank_microseconds=measured)
 
-    def ballot(self, plan: Plan) -> Ballot:
-        """For one update of `plan`, or for several that are made together or not at all."""
-        return Ballot(partial(self._ask, plan))
-
-    def _ask(self, plan: Plan, reported: Statistics) -> Vote | None:
-        if self.world.num_ranks == 1:
-            return None
-        is_bad = reported.total().isfinite().logical_not().long()
-        digest = int(plan.digest[:_DIGEST_DIGITS], 16)
-        numbers = torch.cat([is_bad.view(1), is_bad.new_tensor([self._signal(), digest, -digest])])
-        work = torch_dist.all_reduce(numbers, op=torch_dist.ReduceOp.MAX, group=self.world.group, async_op=True)
-        assert work is not None
-        return Vote(numbers, work)
-
-    def may_step(self, ballot: Ballot, *engines: Engine) -> bool:
+    def may_step(self, *engines: Engine) -> bool:
         """Whether all ranks make the updates that `engines` have accumulated, all of them; they call it together.
 
-        Args:
-            ballot: with all that these updates report.
         Raises:
             TrainingError: on all ranks, when too many updates in a row could not be made.
-            DistributedError: on all ranks, when they follow different plans.
         """
-        vote = ballot.vote
-        if vote is None:
+        if not self.may_skip:
             return True
-        vote.work.wait()
-        norms = torch.stack([engine.gradient_norm() for engine in engines])
-        has_bad_gradient = norms.isfinite().all().logical_not().long().view(1)
-        # One transfer from the device for all of it.
-        bad_loss, self._agreed_signal, digest, negative, bad_gradient = torch.cat(
-            [vote.numbers, has_bad_gradient.to(vote.numbers.device)]
-        ).tolist()
-        if digest != -negative:
-            remedy = "give all machines the same version of fastgan and the same checkpoint"
-            raise DistributedError(f"rank {self.world.rank} and others plan different steps; {remedy}")
-        return self._note(bad_loss or bad_gradient)
-
-    def _note(self, any_bad: int) -> bool:
-        """Counts an update that is skipped, or none. Returns whether it is made."""
-        self.num_skipped += any_bad
-        self._skipped_in_a_row = self._skipped_in_a_row + 1 if any_bad else 0
+        # Every rank has the norm of the same sum.
+        is_bad = not torch.stack([engine.gradient_norm() for engine in engines]).isfinite().all().item()
+        self.num_skipped += is_bad
+        self._skipped_in_a_row = self._skipped_in_a_row + 1 if is_bad else 0
         if self._skipped_in_a_row >= MAX_SKIPPED_IN_A_ROW:
             raise TrainingError(
                 f"{self._skipped_in_a_row} updates in a row had a loss or gradient that was not finite: training "
                 "diverged; start again from an earlier checkpoint with lower optimizer.discriminator.learning_rate and "
                 "optimizer.generator.learning_rate, or with a penalty such as r1"
             )
-        return not any_bad
+        return not is_bad

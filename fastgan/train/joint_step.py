@@ -3,7 +3,6 @@
 from functools import partial
 
 from fastgan.schedule import Plan
-from fastgan.train.agreement import Ballot
 from fastgan.train.step import TrainStep
 from fastgan.train.step_statistics import Statistics
 
@@ -22,10 +21,11 @@ class JointStep(TrainStep):
         self._batches.clear()
         state, update = self.state, plan.updates[0]
         engine, maker = state.discriminator_engine, state.generator_engine
-        ballot = self.agreement.ballot(plan)
+        self._begin(plan)
+        parts = Statistics()
         for micro in update.micro_batches:
             inputs, is_last = self._inputs(micro), micro is update.micro_batches[-1]
-            fake = self._make_fake(inputs, ballot.statistics, keep_graph=maker.keeps_graph)
+            fake = self._make_fake(inputs, parts, keep_graph=maker.keeps_graph)
             with self.trace.span("discriminator: forward"):
                 output = engine(
                     inputs.real,
@@ -37,21 +37,21 @@ class JointStep(TrainStep):
                     noise=partial(self._noise, micro, inputs.real.shape),
                     for_generator=True,
                 )
-            ballot.add(output.statistics, weight=micro.weight, is_last=is_last)
+            parts.add(output.statistics, weight=float(micro.weight))
             with self.trace.span("discriminator: backward"):
-                engine.backward(output.loss, weight=micro.weight, is_last=is_last)
+                engine.backward(self.agreement.contagious(output.loss), weight=micro.weight, is_last=is_last)
             given = {"fake": fake if maker.keeps_graph else None, "fake_gradient": output.fake_gradient}
             with self.trace.span("generator: backward"):
                 made = maker(inputs.latents, inputs.labels, is_last=is_last, **given)
-                maker.backward(made.loss, weight=micro.weight, is_last=is_last)
-        return self._step_both(ballot, plan)
+                maker.backward(self.agreement.contagious(made.loss), weight=micro.weight, is_last=is_last)
+        return self._step_both(parts, plan)
 
-    def _step_both(self, ballot: Ballot, plan: Plan) -> Statistics:
+    def _step_both(self, parts: Statistics, plan: Plan) -> Statistics:
         """The optimizer steps of both networks, or of neither. Returns what the updates report."""
         state, statistics = self.state, Statistics()
         engines = state.discriminator_engine, state.generator_engine
-        if self.agreement.may_step(ballot, *engines):
-            statistics.merge(ballot.statistics)
+        if self.agreement.may_step(*engines):
+            statistics.merge(parts)
             for engine in engines:
                 engine.step()
         else:

@@ -18,7 +18,7 @@ from fastgan.nn import SpectrallyNormalized
 from fastgan.objectives import MakeImages
 from fastgan.parallel import Engine
 from fastgan.schedule import MicroBatch, Network, Plan, Update
-from fastgan.train.agreement import Agreement, Ballot
+from fastgan.train.agreement import Agreement
 from fastgan.train.config import FIRST_DISCRIMINATOR, EmaConfig
 from fastgan.train.ema import ema_decay, update_ema
 from fastgan.train.state import TrainState
@@ -110,13 +110,14 @@ class TrainStep:
             Statistics of the updates that were finished.
         """
         assert not plan.whole.is_joint, "JointStep makes joint steps; `step_class` chooses"
+        self._begin(plan)
         statistics = Statistics()
         self._batches.clear()
         # A generator forward whose images serve both networks; only kept from one update to the next.
         shared: Tensor | None = None
         for update in plan.updates:
             if update.network == "discriminator":
-                shared = self._update_discriminator(update, statistics, plan=plan)
+                shared = self._update_discriminator(update, statistics)
             else:
                 self._update_generator(update, statistics, shared=shared, plan=plan)
                 shared = None
@@ -124,9 +125,14 @@ class TrainStep:
                 self.finish(statistics)
         return statistics
 
+    def _begin(self, plan: Plan) -> None:
+        """What comes before the updates."""
+        self.agreement.begin_step(plan)
+
     def meet(self, statistics: Statistics) -> None:
         """Brings the state to what it is after the latest step, with nothing under way; all ranks call it together."""
         self.finish(statistics)
+        self.agreement.settle()
 
     def finish(self, statistics: Statistics) -> None:
         """Makes the optimizer step that is still to come, if there is one, and adds what its update reports."""
@@ -135,13 +141,13 @@ class TrainStep:
             with self.trace.span(f"{pending.network}: optimizer step"):
                 pending.complete(into=statistics)
 
-    def _update_discriminator(self, update: Update, statistics: Statistics, *, plan: Plan) -> Tensor | None:
+    def _update_discriminator(self, update: Update, statistics: Statistics) -> Tensor | None:
         """Gradients of all discriminators. Returns images with their graph if the generator can use them."""
         # With several micro-batches the graphs would stay in memory all at once, which is what they are to avoid:
         # the generator's update then makes the same images again.
         keep_graph = update.shared_fakes and len(update.micro_batches) == 1 and self.state.generator_engine.keeps_graph
         self._batches.clear()
-        ballots = {name: self.agreement.ballot(plan) for name in (FIRST_DISCRIMINATOR, *self.state.members)}
+        parts = {name: Statistics() for name in (FIRST_DISCRIMINATOR, *self.state.members)}
         for micro in update.micro_batches:
             inputs, is_last = self._inputs(micro), micro is update.micro_batches[-1]
             make_fake = cache(partial(self._make_fake, inputs, statistics, keep_graph=keep_graph))
@@ -150,23 +156,16 @@ class TrainStep:
                 self.finish(statistics)
             # With overlap the generator's gradients travel while real images are judged; then come the fakes.
             fake = make_fake if self.overlap else make_fake()
-            for name, ballot in ballots.items():
-                self._judge(name, update, micro, inputs, ballot=ballot, fake=fake, is_last=is_last)
-        self._pending = Pending("discriminator", partial(self._step_discriminators, list(ballots.values())))
+            for name, statistics_of_it in parts.items():
+                output = self._judge(name, update, micro, inputs, fake=fake, is_last=is_last)
+                statistics_of_it.add(output, weight=float(micro.weight))
+        self._pending = Pending("discriminator", partial(self._step_discriminators, list(parts.values())))
         return make_fake() if keep_graph else None
 
     def _judge(
-        self,
-        name: str,
-        update: Update,
-        micro: MicroBatch,
-        inputs: Inputs,
-        *,
-        ballot: Ballot,
-        fake: Tensor | MakeImages,
-        is_last: bool,
-    ) -> None:
-        """Forward and backward pass of one discriminator on one micro-batch."""
+        self, name: str, update: Update, micro: MicroBatch, inputs: Inputs, *, fake: Tensor | MakeImages, is_last: bool
+    ) -> dict[str, Tensor]:
+        """Forward and backward pass of one discriminator on one micro-batch. Returns what it reports."""
         engine, penalties, suffix = self.state.discriminator_engine, update.penalties, ""
         if name != FIRST_DISCRIMINATOR:
             member = self.state.members[name]
@@ -182,15 +181,14 @@ class TrainStep:
                 interpolation=self._interpolation(micro),
                 noise=partial(self._noise, micro, inputs.real.shape),
             )
-        reported = {f"{key}{suffix}": value for key, value in output.statistics.items()}
-        ballot.add(reported, weight=micro.weight, is_last=is_last)
         with self.trace.span(f"discriminator{suffix}: backward"):
-            engine.backward(output.loss, weight=micro.weight, is_last=is_last)
+            engine.backward(self.agreement.contagious(output.loss), weight=micro.weight, is_last=is_last)
+        return {f"{key}{suffix}": value for key, value in output.statistics.items()}
 
-    def _step_discriminators(self, ballots: Sequence[Ballot], *, into: Statistics) -> None:
+    def _step_discriminators(self, parts: Sequence[Statistics], *, into: Statistics) -> None:
         """The optimizer step of each discriminator; one that cannot be made does not keep the others from theirs."""
-        for (network, engine), ballot in zip(self.state.discriminators.values(), ballots, strict=True):
-            self._step(engine, network, ballot, into=into)
+        for (network, engine), reported in zip(self.state.discriminators.values(), parts, strict=True):
+            self._step(engine, network, reported, into=into)
 
     def _make_fake(self, inputs: Inputs, statistics: Statistics, *, keep_graph: bool) -> Tensor:
         """[N, C, H, W] from the generator as it is after all of its updates."""
@@ -209,7 +207,7 @@ class TrainStep:
             # The first images, while the discriminator's gradients travel.
             fake = self._make_fake(self._inputs(update.micro_batches[0]), statistics, keep_graph=True)
         self.finish(statistics)
-        ballot = self.agreement.ballot(plan)
+        parts = Statistics()
         drawn = {} if self.num_drawn is None else {"drawn": self._draw(update, num=self.num_drawn)}
         with ExitStack() as stack:
             for network, judge in state.discriminators.values():
@@ -221,15 +219,15 @@ class TrainStep:
                     output = engine(
                         inputs.latents, inputs.labels, is_last=is_last, real=inputs.real, fake=fake, **drawn
                     )
-                ballot.add(output.statistics, weight=micro.weight, is_last=is_last)
                 with self.trace.span("generator: backward"):
-                    engine.backward(output.loss, weight=micro.weight, is_last=is_last)
+                    engine.backward(self.agreement.contagious(output.loss), weight=micro.weight, is_last=is_last)
+                parts.add(output.statistics, weight=float(micro.weight))
                 fake = None
-        self._pending = Pending("generator", partial(self._step_generator, ballot, plan))
+        self._pending = Pending("generator", partial(self._step_generator, parts, plan))
 
-    def _step_generator(self, ballot: Ballot, plan: Plan, *, into: Statistics) -> None:
+    def _step_generator(self, parts: Statistics, plan: Plan, *, into: Statistics) -> None:
         """The generator's optimizer step, then one of its average."""
-        self._step(self.state.generator_engine, self.state.generator, ballot, into=into)
+        self._step(self.state.generator_engine, self.state.generator, parts, into=into)
         self._update_average(plan)
 
     def _update_average(self, plan: Plan) -> None:
@@ -249,11 +247,11 @@ class TrainStep:
         """Whether an update of `network` has its gradients, perhaps still travelling, and lacks its optimizer step."""
         return self._pending is not None and self._pending.network == network
 
-    def _step(self, engine: Engine, network: SpectrallyNormalized, ballot: Ballot, *, into: Statistics) -> None:
+    def _step(self, engine: Engine, network: SpectrallyNormalized, parts: Statistics, *, into: Statistics) -> None:
         """One optimizer step, if all ranks can make it; else the update's gradient and statistics are dropped."""
-        if self.agreement.may_step(ballot, engine):
+        if self.agreement.may_step(engine):
             engine.step()
-            into.merge(ballot.statistics)
+            into.merge(parts)
         else:
             engine.discard()
         self._step_spectral_norm(network, engine)

@@ -7,7 +7,7 @@ from fastgan.schedule import Joint, Policy, Split
 from fastgan.train.agreement import Agreement
 from fastgan.train.joint_step import JointStep
 from fastgan.train.roles import Roles
-from fastgan.train.split_step import SplitAgreement, SplitStep
+from fastgan.train.split_step import SplitStep
 from fastgan.train.step import TrainStep
 
 
@@ -24,4 +24,7 @@ def make_agreement(world: World, roles: Roles | None, *, signal: Callable[[], in
     Args:
         signal: number of the signal that this process has received, 0 for none.
     """
-    return Agreement(world, signal=signal) if roles is None else SplitAgreement(roles, signal=signal)
+    if roles is None:
+        return Agreement(world, signal=signal)
+    # A role of one rank, too, must not publish what is not finite.
+    return Agreement(roles.own, everybody=roles.everybody, signal=signal, may_skip=True)

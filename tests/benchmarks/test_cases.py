@@ -88,7 +88,7 @@ def test_the_engines_of_the_configuration_are_measured_and_communication_is_coun
     single, bare, ddp = measure_case(case, ONCE)
     assert (single.num_collectives, single.num_bytes_sent) == (0, 0)
     assert ddp.num_collectives > 0
-    # The ranks vote on both updates of a step: two small messages beside the gradients.
+    # A small message in one of four steps, beside the gradients.
     assert ddp.num_collectives - bare.num_collectives == 2
     assert 0 < ddp.num_bytes_sent - bare.num_bytes_sent < 100
     # Gradients, weights, their average and two moments of each: DDP holds all of it on every rank.

@@ -16,9 +16,11 @@ def test_the_table_shows_every_update_of_every_step(capsys: pytest.CaptureFixtur
     lines = capsys.readouterr().out.splitlines()
     assert lines[0].startswith("alternate: 1 discriminator update, then 1 generator update per step")
     assert lines[1].split()[:5] == ["step", "clock", "ranks", "makes", "reads"]
-    assert lines[2].split()[:7] == ["0", "0", "0-7", "discriminator", "1", "generator", "0"]
-    assert "r1 x 8" in lines[2]
-    assert len(lines) == 2 + 4 * 2 + 1
+    assert lines[2].split()[:5] == ["0", "0", "0-7", "vote", "vote"]
+    assert lines[3].split()[:5] == ["0-7", "discriminator", "1", "generator", "0"]
+    assert "r1 x 8" in lines[3]
+    # One of four steps has a vote, each has two updates, and the last line names the picture.
+    assert len(lines) == 2 + 1 + 4 * 2 + 1
     assert picture.read_bytes().startswith(b"<?xml")
 
 

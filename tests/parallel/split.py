@@ -31,9 +31,10 @@ from fastgan.parallel.replica import ReplicaEngine
 from fastgan.schedule import LazyPenalty, ScheduleState, Split
 from fastgan.train.config import EmaConfig
 from fastgan.train.roles import Roles, make_roles
-from fastgan.train.split_step import SplitAgreement, SplitStep
+from fastgan.train.split_step import SplitStep
 from fastgan.train.state import TrainState
 from fastgan.train.step import frozen
+from fastgan.train.step_choice import make_agreement
 from fastgan.train.step_statistics import Statistics
 from tests.parallel import toy
 from tests.parallel.toy import BATCH_IMAGES, LATENT_DIM, Case, NumberedImages
@@ -126,7 +127,7 @@ def train(case: SplitCase, state: TrainState, loader: Any = None, *, latent_dim:
     assert state.roles is not None
     rank, role = dist.get_rank(), state.roles.role
     received = {"signal": 0}
-    agreement = SplitAgreement(state.roles, signal=lambda: received["signal"])
+    agreement = make_agreement(state.roles.everybody, state.roles, signal=lambda: received["signal"])
     step = SplitStep(
         state,
         loader=loader or Images(case.nan_image),

@@ -137,7 +137,8 @@ def test_ten_thousand_ranks_take_seconds() -> None:
 
 def test_the_model_of_pictures_knows_all_that_a_policy_needs() -> None:
     policy = Joint(batch_images=8, num_ranks=4, penalties=(LazyPenalty("r1", 1.0),))
-    assert simulate(policy, unit_model(policy)).step_seconds[1] == pytest.approx(1 + 1 + 6 + 2 + 5 + 0.4 + 1.1)
+    # Two reductions; the vote is not in every step.
+    assert simulate(policy, unit_model(policy)).step_seconds[1] == pytest.approx(1 + 1 + 6 + 2 + 5 + 0.4 + 1.0)
 
 
 @pytest.mark.parametrize(
