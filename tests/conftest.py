@@ -33,6 +33,6 @@ def _mend_interpreter() -> None:
     interpreter._patch_lang_tensor = patch
 
 
-if os.environ.get("TRITON_INTERPRET") == "1" and importlib.util.find_spec("triton") is not None:
-    if metadata.version("triton").startswith("3.6."):
-        _mend_interpreter()
+IS_INTERPRETED = os.environ.get("TRITON_INTERPRET") == "1" and importlib.util.find_spec("triton") is not None
+if IS_INTERPRETED and metadata.version("triton").startswith("3.6."):
+    _mend_interpreter()
