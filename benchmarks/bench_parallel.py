@@ -57,7 +57,7 @@ def cases(options: Options) -> Iterator[Case]:
         item="images",
         counts_ops=True,
         runs_elsewhere=True,
-        tolerance=_TOLERANCE,
+        tolerance=lambda dtype: _TOLERANCE,
     )
 
 
