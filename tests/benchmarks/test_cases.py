@@ -44,8 +44,10 @@ def test_every_provider_is_right(name: str, monkeypatch: pytest.MonkeyPatch) -> 
         assert len(rows) >= 2
         for row in rows:
             # A kernel says why it cannot run on a CPU; the reference always can.
-            assert row.refused is None or (
-                "cannot serve" in row.refused and row.provider not in {"eager", "fastgan reference"}
+            assert (
+                row.refused is None
+                or ("cannot serve" in row.refused and row.provider not in {"eager", "fastgan reference"})
+                or ("left out of a quick run" in row.refused and row.provider == "torch.compile")
             ), row
             assert row.item is not None
 
