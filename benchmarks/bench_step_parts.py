@@ -43,11 +43,15 @@ def cases(options: Options) -> Iterator[Case]:
                 yield part_case(sized, options.device, precision=precision)
 
 
-def part_case(config: RunConfig, device: torch.device, *, precision: str) -> Case:
-    """A row for each part; parts that contain others are told apart by what they are called."""
+def part_names(config: RunConfig) -> list[str]:
+    """Those of all parts of the configuration; one that contains another says so in its name."""
     names = ["generate", "judge_real", "update discriminator", "update generator", "update joint"]
     names += [f"update discriminator, {penalty.kind}" for penalty in config.penalties]
-    names += ["apply discriminator", "apply generator"]
+    return [*names, "apply discriminator", "apply generator"]
+
+
+def part_case(config: RunConfig, device: torch.device, *, precision: str) -> Case:
+    """A row for each part."""
     return Case(
         benchmark="step_parts",
         name=case_name(config),
@@ -55,7 +59,7 @@ def part_case(config: RunConfig, device: torch.device, *, precision: str) -> Cas
         dtype=precision,
         make_inputs=lambda seed: (),
         exact=lambda: (),  # each part has its own
-        providers=tuple(_provider(name, config, device, precision=precision) for name in names),
+        providers=tuple(_provider(name, config, device, precision=precision) for name in part_names(config)),
         num_items=config.batch_images,
         item="images",
         counts_ops=True,

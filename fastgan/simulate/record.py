@@ -39,8 +39,16 @@ def parts_from_record(path: Path, *, preset: str, dtype: str | None = None) -> d
     missing = [name for name in NEEDED if name not in times]
     if missing:
         raise ConfigError(f"--record {path} lacks {', '.join(missing)} of {preset}; make one with: fastgan bench step")
-    measured = {name: _line(by_images) for name, by_images in times.items()}
-    return dict(_parts(measured))
+    return parts_from_times(times)
+
+
+def parts_from_times(times: Mapping[str, Mapping[int, float]]) -> dict[str, Part]:
+    """The parts from what was measured: for each row of the benchmark step_parts, seconds by number of images.
+
+    Args:
+        times: at least those of NEEDED, each at two batch sizes or more.
+    """
+    return dict(_parts({name: _line(by_images) for name, by_images in times.items()}))
 
 
 def _rows(path: Path) -> list[dict[str, Any]]:
@@ -53,7 +61,7 @@ def _rows(path: Path) -> list[dict[str, Any]]:
     return list(rows)
 
 
-def _line(seconds: dict[int, float]) -> Part:
+def _line(seconds: Mapping[int, float]) -> Part:
     """The line through the times of the smallest and the largest batch; a pass never takes less than nothing."""
     few, many = min(seconds), max(seconds)
     slope = max(0.0, (seconds[many] - seconds[few]) / (many - few))
