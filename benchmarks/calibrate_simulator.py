@@ -18,10 +18,10 @@ from typing import NamedTuple
 from benchmarks.bench_parallel import environments
 from benchmarks.calibration_worker import LARGE, LARGE_BYTES, SMALL, SMALL_BYTES, STEP
 from benchmarks.parallel_worker import MARK
-from benchmarks.record import RECORDS_DIR, write_record
+from benchmarks.record import RECORDS_DIR, require_writable, write_record
 from benchmarks.step_providers import steps_per_period
 from benchmarks.train_step import load_preset
-from fastgan.errors import TrainingError
+from fastgan.errors import FastganError, TrainingError
 from fastgan.simulate import CostModel, Fabric, simulate
 from fastgan.simulate.record import parts_from_times
 from fastgan.train.build import build_networks
@@ -141,13 +141,14 @@ def main() -> int:
     arguments = parser.parse_args()
     runs = []
     try:
+        require_writable(arguments.out)
         for num_ranks in NUM_RANKS:
             found, seconds = calibrate(num_ranks, is_quick=arguments.quick)
             say(text_of(found))
             milliseconds = {name: 1e3 * value for name, value in seconds.items()}
             link = {} if found.link is None else found.link._asdict()
             runs.append(found._asdict() | {"link": link, "error": found.error, "medians_milliseconds": milliseconds})
-    except TrainingError as error:
+    except FastganError as error:
         fail(str(error))
         return error.exit_code
     configuration = {"preset": "digits", "engine": "flat", "threads_per_rank": 1, "quick": arguments.quick}
