@@ -117,7 +117,7 @@ def penalty_case(config: RunConfig, kinds: Sequence[str], options: Options, *, m
         num_items=batch,
         item="images",
         error_factor=_ERROR_FACTOR,
-        tolerance=_ESTIMATE_TOLERANCE if modes == ESTIMATED else None,
+        tolerance=(lambda dtype: _ESTIMATE_TOLERANCE) if modes == ESTIMATED else None,
     )
 
 

@@ -57,7 +57,7 @@ def cases(options: Options) -> Iterator[Case]:
         item="images",
         counts_ops=True,
         runs_elsewhere=True,
-        tolerance=_TOLERANCE,
+        tolerance=lambda dtype: _TOLERANCE,
     )
 
 
@@ -98,7 +98,7 @@ class Engine:
                 stderr=self._errors,
                 text=True,
             )
-            for rank, environment in enumerate(_environments(num_processes))
+            for rank, environment in enumerate(environments(num_processes))
         ]
         try:
             self.first_losses = _losses(self._answer())
@@ -158,7 +158,7 @@ class Engine:
         self._errors.close()
 
 
-def _environments(num_processes: int) -> list[dict[str, str]]:
+def environments(num_processes: int) -> list[dict[str, str]]:
     """What a launcher sets; the cores are shared out, so that no engine has more of them than another."""
     if num_processes == 1 and not torch.cuda.is_available():
         return [dict(os.environ)]

@@ -9,16 +9,17 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import replace
 
 import torch
 from torch import Tensor
 
-from benchmarks.harness import Case, Provider, Run
-from benchmarks.machine import require_bf16
+from benchmarks.gate import norm_error
+from benchmarks.harness import Case, Provider
+from benchmarks.machine import computes_bf16
 from benchmarks.runner import Options, main_of
+from benchmarks.step_check import flat, tolerance
 from benchmarks.step_providers import RandomImages
-from benchmarks.train_step import PRESETS, load_preset, step_case
+from benchmarks.train_step import PRESETS, case_name, load_preset
 from fastgan import rng
 from fastgan.parallel import SingleEngine
 from fastgan.train.build import build_state
@@ -38,53 +39,96 @@ def cases(options: Options) -> Iterator[Case]:
         config = load_preset(preset, is_quick=options.is_quick)
         for batch_images in (config.batch_images, config.batch_images // _RATIO):
             sized = config.model_copy(update={"batch_images": batch_images, "micro_batch_images": None})
-            for precision in PRECISIONS:
+            for precision in PRECISIONS if computes_bf16(options.device) else PRECISIONS[:1]:
                 yield part_case(sized, options.device, precision=precision)
 
 
-def part_case(config: RunConfig, device: torch.device, *, precision: str) -> Case:
-    """A row for each part; parts that contain others are told apart by what they are called."""
+def part_names(config: RunConfig) -> list[str]:
+    """Those of all parts of the configuration; one that contains another says so in its name."""
     names = ["generate", "judge_real", "update discriminator", "update generator", "update joint"]
     names += [f"update discriminator, {penalty.kind}" for penalty in config.penalties]
-    names += ["apply discriminator", "apply generator"]
-    providers = [_provider(name, config, device, precision=precision) for name in names]
-    # A step of other presets has lazy penalties, so that only a period of steps is the same again; a part is always.
-    return replace(
-        step_case(config, device, benchmark="step_parts", providers=providers), num_items=config.batch_images
+    return [*names, "apply discriminator", "apply generator"]
+
+
+def part_case(config: RunConfig, device: torch.device, *, precision: str) -> Case:
+    """A row for each part."""
+    return Case(
+        benchmark="step_parts",
+        name=case_name(config),
+        device=device,
+        dtype=precision,
+        make_inputs=lambda seed: (),
+        exact=lambda: (),  # each part has its own
+        providers=tuple(_provider(name, config, device, precision=precision) for name in part_names(config)),
+        num_items=config.batch_images,
+        item="images",
+        counts_ops=True,
+        measure_error=lambda outputs, exact: max(map(norm_error, outputs, exact)),
+        tolerance=lambda dtype: tolerance(dtype, device),
     )
 
 
 def _provider(name: str, config: RunConfig, device: torch.device, *, precision: str) -> Provider:
-    def build() -> Run:
-        if precision == "bf16":
-            require_bf16(device)
-        return _Part(config, device, name, precision=precision)
+    return Provider(
+        name,
+        build=lambda: Part(config, device, name, dtype=DTYPES[precision]),
+        check=lambda run, inputs: run.outputs(),
+        exact=lambda: Part(config, device, name, dtype=torch.float64).outputs(),
+        dtype=precision,
+    )
 
-    return Provider(name, build=build, check=lambda run, inputs: run.outputs(*inputs), dtype=precision)
+
+def _trained(name: str) -> tuple[str, ...]:
+    """The networks that a part called "update ..." makes gradients for."""
+    what, _, which = name.partition(" ")
+    network = which.partition(", ")[0]
+    if what != "update":
+        return ()
+    return ("discriminator", "generator") if network == "joint" else (network,)
 
 
-class _Part:
-    """One part of a step, on the same images and latents again and again."""
+class Part:
+    """One part of a step, on the same images and latents again and again.
 
-    def __init__(self, config: RunConfig, device: torch.device, name: str, *, precision: str) -> None:
+    Args:
+        name: one of those of `part_case`.
+        dtype: in which hidden layers compute; in float64 everything does.
+    """
+
+    def __init__(self, config: RunConfig, device: torch.device, name: str, *, dtype: torch.dtype) -> None:
         self.config, self.device = config, device
-        self.state = build_state(config, num_classes=0, dtype=DTYPES[precision], device=device)
-        self.real = RandomImages(config, device, torch.channels_last).draw()
+        self.state = build_state(config, num_classes=0, dtype=dtype, device=device)
+        self.wide = torch.float64 if dtype == torch.float64 else torch.float32
+        for network in (self.state.generator, self.state.discriminator, self.state.generator_ema):
+            network.to(self.wide)
+        self.real = RandomImages(config, device, torch.channels_last).draw().to(self.wide)
         with torch.no_grad():
             self.fake = self.state.generator(self._latents())
+        # Networks whose gradients the part leaves behind.
+        self._trained = _trained(name)
         self._run = self._make(name)
 
-    def __call__(self, *unused: Tensor) -> Sequence[Tensor]:
-        del unused
+    def __call__(self) -> Sequence[Tensor]:
         self._run()
+        for network in self._trained:
+            getattr(self.state, f"{network}_engine").discard()
         return ()
 
-    @torch.no_grad()
-    def outputs(self, latents: Tensor, real: Tensor) -> Sequence[Tensor]:
-        """What both networks say to given inputs."""
-        return self.state.generator(latents), self.state.discriminator(real)
+    def outputs(self) -> Sequence[Tensor]:
+        """What the part makes: images or logits, gradients [P] of networks, or the change of all parameters [P]."""
+        before = self._parameters()
+        made = self._run()
+        networks = [getattr(self.state, network) for network in self._trained]
+        gradients = [flat([p.grad for p in network.parameters() if p.grad is not None]) for network in networks]
+        for network in self._trained:
+            getattr(self.state, f"{network}_engine").discard()
+        return gradients or [self._parameters() - before if made is None else made.detach()]
 
-    def _make(self, name: str) -> Callable[[], object]:
+    def _parameters(self) -> Tensor:
+        state = self.state
+        return flat([p for n in (state.generator, state.discriminator, state.generator_ema) for p in n.parameters()])
+
+    def _make(self, name: str) -> Callable[[], Tensor | None]:
         what, _, which = name.partition(" ")
         if what == "generate":
             return lambda: self.state.generator(self._latents())
@@ -99,13 +143,13 @@ class _Part:
 
     def _latents(self) -> Tensor:
         latents = rng.normal(0, "latent", 0, self.config.batch_images, self.config.generator.latent_dim)
-        return torch.from_numpy(latents).to(self.device)
+        return torch.from_numpy(latents).to(self.device, self.wide)
 
     def _update_discriminator(self, penalty: str) -> None:
         """Everything but making the fakes and the optimizer step."""
         engine = self.state.discriminator_engine
         weights = {p.kind: p.weight * p.every for p in self.config.penalties if p.kind == penalty}
-        between = torch.full((self.config.batch_images,), 0.5, device=self.device)
+        between = torch.full_like(self.real[:, 0, 0, 0], 0.5)
         output = engine(
             self.real,
             self.fake,
@@ -114,13 +158,11 @@ class _Part:
             noise=lambda: torch.ones_like(self.real),
         )
         output.loss.backward()
-        engine.discard()
 
     def _update_generator(self) -> None:
         engine = self.state.generator_engine
         with frozen(self.state.discriminator):
             engine(self._latents(), real=self.real).loss.backward()
-        engine.discard()
 
     def _update_joint(self) -> None:
         """Both updates from one pass through both networks, making the fakes included."""
@@ -130,10 +172,8 @@ class _Part:
         judged.loss.backward()
         made = self.state.generator_engine(latents, fake=fake, fake_gradient=judged.fake_gradient)
         made.loss.backward()
-        self.state.discriminator_engine.discard()
-        self.state.generator_engine.discard()
 
-    def _apply(self, network: str) -> Callable[[], object]:
+    def _apply(self, network: str) -> Callable[[], None]:
         """The optimizer step, and what follows it."""
         module, engine = getattr(self.state, network), getattr(self.state, f"{network}_engine")
         assert isinstance(engine, SingleEngine)

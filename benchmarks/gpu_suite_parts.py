@@ -83,9 +83,12 @@ PARTS = (
     Part("conv", 2.5, measure("conv_transpose2d", "conv2d")),
     Part("gradient_penalty", 1.0, measure("gradient_penalty")),
     Part("spectral_norm", 0.7, measure("spectral_norm")),
-    Part("step", 1.5, measure("step")),
+    Part("step", 1.5, measure("train_step")),
     Part("bias_act", 0.7, measure("bias_act")),
+    Part("compiled_step", 1.5, measure("compiled_step")),
+    Part("step_parts", 0.7, measure("step_parts")),
     Part("parallel", 0.7, measure("parallel")),
+    Part("policies", 0.7, measure("policies")),
     Part("data", 0.7, measure("data")),
 )
 

@@ -36,7 +36,9 @@ class Provider:
         build: makes `run`; may raise where something is missing, which becomes the row's reason.
         prepare: brings a set of inputs into the provider's form, outside of the time.
         check: outputs to compare with float64, where `run` itself returns none that can be compared.
+        exact: what they are compared with, where that is not what is right for the case.
         dtype: where it is not that of the case.
+        is_counted: whether the operators of a call may be counted: what torch.compile made runs eagerly ever after.
         count: the operators of a call, where the process that asks cannot see them.
         kept: the bytes of tensors that live between calls, where a process of its own knows them.
         close: ends what `run` holds on to, such as processes; called when the case has been measured.
@@ -46,7 +48,9 @@ class Provider:
     build: Callable[[], Run]
     prepare: Callable[[Inputs], Inputs] = lambda inputs: inputs
     check: Callable[[Run, Inputs], Sequence[Tensor]] = lambda run, inputs: run(*inputs)
+    exact: Run | None = None
     dtype: str | None = None
+    is_counted: bool = True
     count: Callable[[Run], Counts] | None = None
     kept: Callable[[Run], int] | None = None
     close: Callable[[Run], None] = lambda run: None
@@ -63,7 +67,8 @@ class Case:
         exact: from inputs in float64 to the outputs of `Provider.check`.
         counts_ops: whether rows say how many operators and collectives a call takes.
         runs_elsewhere: other processes do the work; a call is timed by the clock on the wall and not profiled.
-        tolerance: the largest error that is right, where the yardstick's is not the measure.
+        measure_error: from outputs and what is exact to a number.
+        tolerance: from a dtype's name to the largest error that is right, where the yardstick's is not the measure.
         error_factor: how many times the yardstick's error is still right; more than twice for whole networks, whose
             passes add up in other orders.
     """
@@ -81,7 +86,8 @@ class Case:
     item: str | None = None
     counts_ops: bool = False
     runs_elsewhere: bool = False
-    tolerance: float | None = None
+    measure_error: Callable[[Sequence[Tensor], Sequence[Tensor]], float] = relative_error
+    tolerance: Callable[[str], float] | None = None
     error_factor: float = 2.0
 
 
@@ -106,7 +112,7 @@ def _look_inside(case: Case, provider: Provider, run: Run, call: Callable[[int],
     try:
         if not case.runs_elsewhere:
             found.profiles[provider.name] = profile_call(lambda: call(0), case.device)
-        if case.counts_ops:
+        if case.counts_ops and provider.is_counted:
             count = provider.count
             found.counts[provider.name] = count_ops(lambda: call(0)) if count is None else count(run)
         if provider.kept is not None:
@@ -174,20 +180,23 @@ def _admit(case: Case, found: _Findings, stack: contextlib.ExitStack) -> dict[st
         stack: closes whatever is built.
     """
     inputs = case.make_inputs(0)
-    exact = [y.detach() for y in case.exact(*(_as_float64(x) for x in inputs))]
+    wide = [_as_float64(x) for x in inputs]
+    exact = [y.detach() for y in case.exact(*wide)]
     runs: dict[str, Run] = {}
     limits: dict[str, float] = {}
     for provider in case.providers:
         try:
             run = provider.build()
             stack.callback(provider.close, run)
-            error = relative_error(provider.check(run, provider.prepare(inputs)), exact)
+            right = exact if provider.exact is None else provider.exact(*wide)
+            error = case.measure_error(provider.check(run, provider.prepare(inputs)), right)
         except Exception as failure:  # a provider that fails is a finding, and must not end the others
             found.refused[provider.name] = _reason(failure)
             continue
         found.errors[provider.name] = error
         dtype = provider.dtype or case.dtype
-        wrong = complaint(error, case.tolerance or limits.get(dtype, limit_of_yardstick(DTYPES[dtype])))
+        limit = limits.get(dtype, limit_of_yardstick(DTYPES[dtype], case.device))
+        wrong = complaint(error, limit if case.tolerance is None else case.tolerance(dtype))
         if wrong is not None:
             found.refused[provider.name] = wrong
             continue

@@ -65,9 +65,14 @@ def default_device() -> torch.device:
     return torch.device("cuda" if torch.cuda.is_available() else "cpu")
 
 
+def computes_bf16(device: torch.device) -> bool:
+    """Whether it has instructions for bf16: an emulated training step takes ten times as long."""
+    return device.type != "cpu" or bool(cpu_facts()["bf16_instructions"])
+
+
 def require_bf16(device: torch.device) -> None:
-    """Raises RuntimeError on a CPU without instructions for bf16: an emulated training step takes ten times as long."""
-    if device.type == "cpu" and not cpu_facts()["bf16_instructions"]:
+    """Raises RuntimeError on a device without instructions for bf16."""
+    if not computes_bf16(device):
         raise RuntimeError("this CPU has no bf16 instructions, and their emulation is not worth timing")
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
@@ -14,7 +13,6 @@ from torch.utils._pytree import tree_leaves
 _COLLECTIVE_NAMESPACES = {"c10d", "_c10d_functional", "_c10d_functional_autograd"}
 # Of those, what only waits for one that has been counted.
 _WAITS = {"wait_tensor"}
-_OWN_NAMESPACE = "fastgan"
 
 
 class Counts(NamedTuple):
@@ -36,18 +34,10 @@ def count_ops(call: Callable[[], Any]) -> Counts:
     return Counts(counter.num_ops, counter.num_bytes, counter.num_collectives, counter.num_bytes_sent)
 
 
-def count_own_ops(call: Callable[[], Any]) -> dict[str, int]:
-    """Calls of each of fastgan's own operators, which launch its kernels, by name."""
-    with _Counter() as counter:
-        call()
-    return dict(sorted(counter.own_ops.items()))
-
-
 class _Counter(TorchDispatchMode):
     def __init__(self) -> None:
         super().__init__()
         self.num_ops = self.num_bytes = self.num_collectives = self.num_bytes_sent = 0
-        self.own_ops: Counter[str] = Counter()
 
     def __torch_dispatch__(
         self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
@@ -57,8 +47,6 @@ class _Counter(TorchDispatchMode):
         made = {_storage(x): _num_bytes(x) for x in tree_leaves(result) if isinstance(x, Tensor)}
         self.num_ops += 1
         self.num_bytes += sum(size for key, size in made.items() if key not in given)
-        if func.namespace == _OWN_NAMESPACE:
-            self.own_ops[func._opname] += 1
         if func.namespace in _COLLECTIVE_NAMESPACES and func._opname not in _WAITS:
             self.num_collectives += 1
             self.num_bytes_sent += sum(given.values())

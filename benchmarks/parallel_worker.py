@@ -107,7 +107,9 @@ def living_tensor_bytes() -> int:
     found += [x.grad for x in found if x.is_leaf and x.grad is not None]
     # A sharded tensor is a description of the whole and holds its part.
     parts = [getattr(x, "_local_tensor", x) for x in found]
-    storages = [x.untyped_storage() for x in parts if x.device.type != "meta" and x.layout is torch.strided]
+    # Other subclasses, such as those that a compiler leaves behind, have no memory.
+    plain = [x for x in parts if type(x) in {Tensor, torch.nn.Parameter}]
+    storages = [x.untyped_storage() for x in plain if x.device.type != "meta" and x.layout is torch.strided]
     return sum({storage.data_ptr(): storage.nbytes() for storage in storages}.values())
 
 

@@ -44,6 +44,7 @@ def numbers(records: Mapping[Path, Record]) -> str:
     """
     slow = {path: record for path, record in records.items() if not record.configuration.get("quick")}
     parts = [*_steps(slow), *_parallel(slow), *_kernels(slow), *_import_time(slow), *_digits(slow), *_precision(slow)]
+    parts += _calibration(slow)
     return "\n".join(parts).strip() or NOTHING
 
 
@@ -178,6 +179,16 @@ def _precision(records: Mapping[Path, Record]) -> Iterator[str]:
         images = f"{record.configuration['total_images']:,} images"
         yield f"WGAN-GP by number format, Fréchet distance after {images}, narrow networks, one run per seed: {found}"
         yield "([curves](benchmarks/reports/wgan_gp_precision.png))."
+        yield from [*_sources({path: record}), ""]
+
+
+def _calibration(records: Mapping[Path, Record]) -> Iterator[str]:
+    runs = [(path, record) for path, record in records.items() if record.benchmark == "calibrate_simulator"]
+    for path, record in runs[-1:]:
+        found = record.figures["runs"]
+        texts = [f"{run['predicted']:.1f} ms for {run['measured']:.1f} ms on {run['num_ranks']}" for run in found]
+        yield f"The simulator predicts a training step from its parts and the link: {', '.join(texts)} ranks that share"
+        yield f"the cores; errors {', '.join(format(run['error'], '+.0%') for run in found)}."
         yield from [*_sources({path: record}), ""]
 
 

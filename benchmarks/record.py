@@ -69,6 +69,21 @@ def write_record(
     return _write_new(records_dir, f"{now:%Y-%m-%d}-{benchmark}", text)
 
 
+def require_writable(folder: Path) -> None:
+    """Makes the folder of results, if it is not there, before anything is measured for it.
+
+    Raises:
+        DataError: if nothing can be written there.
+    """
+    probe = folder / ".writable"
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        probe.touch()
+        probe.unlink()
+    except OSError as error:
+        raise DataError(f"--out {folder} cannot be written: {error.strerror}; choose another folder") from None
+
+
 def _write_new(folder: Path, stem: str, text: str) -> Path:
     """Writes STEM.json, or the first of STEM-2.json, STEM-3.json ... that does not exist."""
     folder.mkdir(parents=True, exist_ok=True)

@@ -8,7 +8,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from itertools import groupby
 from pathlib import Path
 
-from benchmarks.record import Record, read_record, read_records
+from benchmarks.record import Record, read_record, read_records, require_writable
 from benchmarks.rows import Figures, Row
 from benchmarks.text import (
     format_bytes,
@@ -129,6 +129,7 @@ def main() -> int:
         records: dict[Path, Record] = {}
         for path in arguments.records:
             records |= read_records(path) if path.is_dir() else {path: read_record(path)}
+        require_writable(arguments.out)
         say(f"report: {write_report(records, arguments.out)}")
     except FastganError as error:
         fail(str(error))

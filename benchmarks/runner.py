@@ -17,8 +17,8 @@ import torch
 from benchmarks.ceilings import measure_ceilings
 from benchmarks.compare import compare_rows, environment_differences
 from benchmarks.harness import Case, measure_cases
-from benchmarks.machine import default_device, gpu_clocks
-from benchmarks.record import Record, read_record, write_record
+from benchmarks.machine import computes_bf16, default_device, gpu_clocks
+from benchmarks.record import Record, read_record, require_writable, write_record
 from benchmarks.rows import Ceilings, Figures, Row
 from benchmarks.text import row_line
 from benchmarks.timing import FULL, QUICK
@@ -82,9 +82,10 @@ def run_benchmarks(
     Returns:
         The path of the record.
     Raises:
-        DataError: if `options.compare` is no record.
+        DataError: if `options.compare` is no record, or `options.out` cannot be written.
     """
     # Looked at first: an hour later would be late.
+    require_writable(options.out)
     earlier = None if options.compare is None else read_record(options.compare)
     clocks = [gpu_clocks()]
     figures, is_complete = measure(benchmarks, options, finish=finish)
@@ -175,7 +176,8 @@ def main_of(name: str, make_cases: MakeCases, *, description: str) -> int:
 
 
 def _dtypes(options: Options) -> tuple[str, ...]:
-    return ("bf16", "fp32") if options.device.type == "cuda" or not options.is_quick else ("fp32",)
+    """Emulated, a single product of bf16 matrices takes many seconds."""
+    return ("bf16", "fp32") if computes_bf16(options.device) else ("fp32",)
 
 
 def _ceilings_line(ceilings: Ceilings) -> str:

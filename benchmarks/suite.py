@@ -10,6 +10,7 @@ import sys
 
 from benchmarks import (
     bench_bias_act,
+    bench_compiled_step,
     bench_conv2d,
     bench_conv_transpose2d,
     bench_data,
@@ -40,18 +41,20 @@ TARGETS: dict[str, dict[str, MakeCases]] = {
         "train_step": train_step.cases,
         "policies": bench_policies.cases,
         "step_parts": bench_step_parts.cases,
+        "compiled_step": bench_compiled_step.cases,
     },
     "data": {"data": bench_data.cases},
     "parallel": {"parallel": bench_parallel.cases},
 }
 TARGETS["all"] = {name: cases for target in TARGETS.values() for name, cases in target.items()}
-CHOICES = (*TARGETS, *KERNELS)
+BENCHMARKS = TARGETS["all"]
+CHOICES = tuple(dict.fromkeys((*TARGETS, *BENCHMARKS)))
 
 
 def main() -> int:
     """Command line; the exit code."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks.suite", description=__doc__)
-    parser.add_argument("target", choices=CHOICES, help="a group of benchmarks, or one kernel")
+    parser.add_argument("target", choices=CHOICES, help="a group of benchmarks, or one of them")
     add_options(parser)
     arguments = parser.parse_args()
     target = arguments.target
@@ -59,7 +62,7 @@ def main() -> int:
         options = read_options(arguments)
         run_benchmarks(
             f"bench-{target}",
-            TARGETS.get(target) or {target: KERNELS[target]},
+            TARGETS.get(target) or {target: BENCHMARKS[target]},
             options,
             module="suite",
             finish=(lambda row: row) if options.is_quick else train_step.with_process_memory,

@@ -7,15 +7,15 @@ import sys
 from collections.abc import Iterator, Sequence
 
 import torch
-from torch import Tensor
 
-from benchmarks.harness import Case, Inputs, Provider
+from benchmarks.baselines.usual_step import Variant
+from benchmarks.harness import Case, Provider
 from benchmarks.process_memory import own_peak_bytes, peak_bytes_of
 from benchmarks.rows import Row
 from benchmarks.runner import Options, add_options, read_options, run_benchmarks
-from benchmarks.step_providers import NAMES, make_provider, steps_per_period
+from benchmarks.step_check import step_error, tolerance
+from benchmarks.step_providers import NAMES, exact_steps, make_provider, steps_per_period
 from fastgan.errors import FastganError
-from fastgan.train.build import build_networks
 from fastgan.train.config import RunConfig, load_config
 from fastgan.train.log import fail, say
 
@@ -58,34 +58,27 @@ def preset_case(config: RunConfig, device: torch.device) -> Case:
 
 
 def step_case(config: RunConfig, device: torch.device, *, benchmark: str, providers: Sequence[Provider]) -> Case:
-    """One period of training steps; the first outputs of all networks must be those of float64."""
-    size = f"{config.data.resolution} px, {config.generator.channels} channels"
+    """One period of training steps; the first steps must do to the networks what those of float64 do."""
     return Case(
         benchmark=benchmark,
-        name=f"{config.name}, {size}, batch {config.batch_images}",
+        name=case_name(config),
         device=device,
         dtype="fp32",
-        make_inputs=lambda seed: _random_inputs(config, device, seed=seed),
-        exact=lambda latents, real: _exact(config, device, latents, real),
+        make_inputs=lambda seed: (),
+        exact=lambda: exact_steps(config, device, variant=Variant()),
         providers=tuple(providers),
         counts_ops=True,
         num_items=steps_per_period(config) * config.batch_images,
         item="images",
+        measure_error=step_error,
+        tolerance=lambda dtype: tolerance(dtype, device),
     )
 
 
-def _random_inputs(config: RunConfig, device: torch.device, *, seed: int) -> Inputs:
-    """Latents and images for the comparison with float64."""
-    generator = torch.Generator().manual_seed(seed)
-    latents = torch.randn(8, config.generator.latent_dim, generator=generator)
-    real = torch.rand(8, config.data.channels, config.data.resolution, config.data.resolution, generator=generator)
-    return latents.to(device), (real * 2 - 1).to(device)
-
-
-@torch.no_grad()
-def _exact(config: RunConfig, device: torch.device, latents: Tensor, real: Tensor) -> Sequence[Tensor]:
-    generator, discriminator = build_networks(config, dtype=torch.float64, device=device)
-    return generator.double()(latents), discriminator.double()(real)
+def case_name(config: RunConfig) -> str:
+    """Preset, size of the networks and batch."""
+    size = f"{config.data.resolution} px, {config.generator.channels} channels"
+    return f"{config.name}, {size}, batch {config.batch_images}"
 
 
 def with_process_memory(row: Row) -> Row:

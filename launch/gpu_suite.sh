@@ -10,4 +10,4 @@
 set -euo pipefail
 here=$(pwd)
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
-exec env KINETO_LOG_LEVEL=99 PYTHONUNBUFFERED=1 "${PYTHON:-python3}" -m benchmarks.gpu_suite --relative-to "$here" "$@"
+exec env KINETO_LOG_LEVEL=99 TORCH_CPP_LOG_LEVEL=ERROR PYTHONUNBUFFERED=1 "${PYTHON:-python3}" -m benchmarks.gpu_suite --relative-to "$here" "$@"

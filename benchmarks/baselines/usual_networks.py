@@ -5,7 +5,7 @@ Shape legend: N batch, Z latent size, C input channels, O output channels, H W p
 
 import torch
 from torch import Tensor, nn
-from torch.nn.utils import parametrizations
+from torch.nn.utils import parametrizations, parametrize
 
 from fastgan.models import DCGANDiscriminator, DCGANGenerator
 from fastgan.nn import Conv2d, ConvTranspose2d, SpectralNorm
@@ -93,9 +93,35 @@ def copy_vectors(convolutions: list[Convolution], group: SpectralNorm) -> None:
         parametrization._v.copy_(right.flatten())
 
 
-def network_convolutions(network: UsualGenerator | UsualDiscriminator) -> list[Convolution]:
+UsualNetwork = UsualGenerator | UsualDiscriminator
+
+
+def network_convolutions(network: UsualNetwork) -> list[Convolution]:
     """The convolutions of `network`, first to last."""
     return _convolutions(network.layers)
+
+
+def trained_parameters(network: UsualNetwork) -> list[nn.Parameter]:
+    """Weight and bias of each convolution, first to last; under torch's parametrization, the weight that trains."""
+    return [
+        parameter
+        for layer in network_convolutions(network)
+        for parameter in (
+            layer.parametrizations.weight.original if parametrize.is_parametrized(layer) else layer.weight,
+            layer.bias,
+        )
+        if parameter is not None
+    ]
+
+
+@torch.no_grad()
+def step_power_iterations(network: UsualNetwork) -> None:
+    """What a forward pass in training mode does to the vectors of torch's spectral norm, for a network in eval mode."""
+    for layer in network_convolutions(network):
+        if parametrize.is_parametrized(layer):
+            layer.parametrizations.weight.train()
+            _ = layer.weight
+            layer.parametrizations.weight.eval()
 
 
 def _convolutions(layers: nn.Sequential) -> list[Convolution]:

@@ -11,7 +11,13 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
-from benchmarks.baselines.usual_networks import UsualDiscriminator, UsualGenerator
+from benchmarks.baselines.usual_networks import (
+    UsualDiscriminator,
+    UsualGenerator,
+    UsualNetwork,
+    step_power_iterations,
+)
+from benchmarks.baselines.usual_ops import compiled
 from benchmarks.baselines.usual_penalty import usual_discriminator_loss
 from fastgan.models import DCGANDiscriminator, DCGANGenerator
 from fastgan.objectives import adversarial_loss
@@ -22,31 +28,44 @@ PENALTIES = ("r1", "r2")
 
 
 class Variant(NamedTuple):
-    """What a step takes over from fastgan, one thing after the other; the default is the usual way.
+    """What a step does otherwise than the usual way, which is the default.
 
     freeze_and_share: no gradients for the discriminator in the generator's update; one batch of fakes for both updates.
     channels_last: memory format of networks and images.
     autocast: torch.autocast to bfloat16.
+    compiled: torch.compile of both networks. AOTAutograd does not differentiate twice, so the discriminator judges
+        images whose penalty is due eagerly.
+    iterate_once: spectral norm steps once after each update of its network, and not in each pass.
+    simultaneous: both gradients are taken at the weights before the step, with the same fakes.
     """
 
     freeze_and_share: bool = False
     channels_last: bool = False
     autocast: bool = False
+    compiled: bool = False
+    iterate_once: bool = False
+    simultaneous: bool = False
+
+    @property
+    def precision(self) -> str:
+        """The number format that hidden layers compute in, of networks in float32."""
+        return "bf16" if self.autocast else "fp32"
 
 
 class UsualStep:
-    """Updates of D and G and of G's average: contiguous float32, per-tensor Adam, torch's spectral norm.
+    """Updates of D and G and of G's average: contiguous, per-tensor Adam, torch's spectral norm.
 
     The fakes of the discriminator's update are made for it and detached; the generator's update makes others, and
     lets gradients flow into the discriminator's parameters, which are dropped afterwards.
 
     Args:
         config: of the run; penalties r1 and r2, one update of each network per step.
-        generator, discriminator: fastgan's networks, whose weights are copied.
+        generator, discriminator: fastgan's networks, whose weights are copied; in their dtype the step computes.
         draw_images: the next real images [N, C, H, W].
         draw_latents: the next latents [N, Z].
     Raises:
         ValueError: if the configuration asks for more than this step can do.
+        RuntimeError: if torch.compile lacks what it needs.
     """
 
     def __init__(
@@ -67,45 +86,59 @@ class UsualStep:
         self.generator = UsualGenerator(generator).to(memory_format=self.format)
         self.discriminator = UsualDiscriminator(discriminator).to(memory_format=self.format)
         self.average = copy.deepcopy(self.generator).requires_grad_(False).eval()
+        for network in (self.generator, self.discriminator):
+            network.train(not variant.iterate_once)
+        self._fast_generator = compiled(self.generator) if variant.compiled else self.generator
+        self._fast_discriminator = compiled(self.discriminator) if variant.compiled else self.discriminator
         self.generator_optimizer = _adam(self.generator, config.optimizer.generator)
         self.discriminator_optimizer = _adam(self.discriminator, config.optimizer.discriminator)
-        self.device = generator.to_image.weight.device
+        self.device, self.dtype = generator.to_image.weight.device, generator.to_image.weight.dtype
         self.num_steps = 0
 
     def run(self) -> tuple[Tensor, Tensor]:
-        """One step; the losses of discriminator and generator."""
-        real = self.draw_images().to(self.device, memory_format=self.format)
+        """One step; the losses of discriminator, penalties included, and generator."""
+        real = self.draw_images().to(device=self.device, dtype=self.dtype, memory_format=self.format)
         fake = self._generate()
-        discriminator_loss = self._update_discriminator(real, fake)
-        generator_loss = self._update_generator(real, fake if self.variant.freeze_and_share else self._generate())
+        if self.variant.simultaneous:
+            generator_loss = self._differentiate_generator(real, fake)
+            discriminator_loss = self._update_discriminator(real, fake)
+        else:
+            discriminator_loss = self._update_discriminator(real, fake)
+            fake = fake if self.variant.freeze_and_share else self._generate()
+            generator_loss = self._differentiate_generator(real, fake)
+        self._step(self.generator_optimizer, self.generator)
         self._update_average()
         self.num_steps += 1
         return discriminator_loss, generator_loss
 
     def _generate(self) -> Tensor:
-        latents = self.draw_latents().to(self.device)
+        latents = self.draw_latents().to(device=self.device, dtype=self.dtype)
         with self._autocast():
-            images: Tensor = self.generator(latents)
-        return images.float()
+            images: Tensor = self._fast_generator(latents)
+        return images.to(self.dtype)
 
     def _update_discriminator(self, real: Tensor, fake: Tensor) -> Tensor:
         due = {p.kind: p.weight * p.every for p in self.config.penalties if self.num_steps % p.every == 0}
-        loss = usual_discriminator_loss(self._judge, self.loss, real, fake, due=due)
+        loss = usual_discriminator_loss(self._judge_detached, self.loss, real, fake, due=due)
         self.discriminator_optimizer.zero_grad()
         loss.backward()
-        self.discriminator_optimizer.step()
+        self._step(self.discriminator_optimizer, self.discriminator)
         return loss.detach()
 
-    def _update_generator(self, real: Tensor, fake: Tensor) -> Tensor:
+    def _differentiate_generator(self, real: Tensor, fake: Tensor) -> Tensor:
         self.discriminator.requires_grad_(not self.variant.freeze_and_share)
         fake_logits = self._judge(fake)
         real_logits = self._judge(real) if self.loss.generator_reads_real else None
         loss = self.loss.generator(fake_logits, real_logits)
         self.generator_optimizer.zero_grad()
         loss.backward()
-        self.generator_optimizer.step()
         self.discriminator.requires_grad_(True)
         return loss.detach()
+
+    def _step(self, optimizer: torch.optim.Adam, network: UsualNetwork) -> None:
+        optimizer.step()
+        if self.variant.iterate_once:
+            step_power_iterations(network)
 
     @torch.no_grad()
     def _update_average(self) -> None:
@@ -121,9 +154,16 @@ class UsualStep:
             copied.copy_(buffer)
 
     def _judge(self, images: Tensor) -> Tensor:
+        return self._logits(self._fast_discriminator, images)
+
+    def _judge_detached(self, images: Tensor) -> Tensor:
+        """Detached images that need a gradient need it for a penalty, which is differentiated once more."""
+        return self._logits(self.discriminator if images.requires_grad else self._fast_discriminator, images)
+
+    def _logits(self, network: Callable[[Tensor], Tensor], images: Tensor) -> Tensor:
         with self._autocast():
-            logits: Tensor = self.discriminator(images)
-        return logits.float()
+            logits = network(images)
+        return logits.to(self.dtype)
 
     def _autocast(self) -> contextlib.AbstractContextManager[object]:
         if not self.variant.autocast:

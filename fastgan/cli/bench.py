@@ -15,6 +15,7 @@ from fastgan.errors import ConfigError, did_you_mean
 
 TARGETS = ("kernels", "step", "data", "parallel", "all")
 REPORT = "report"
+DEVICES = ("cpu", "cuda")
 
 
 def bench(
@@ -37,24 +38,31 @@ def bench(
         if quick or seconds is not None or compare is not None or device is not None:
             raise ConfigError("fastgan bench report measures nothing: give it records and --out only")
         command = report_command(records or [], out, root=root)
-    elif target not in TARGETS:
-        choices = (*TARGETS, REPORT)
-        raise ConfigError(f"bench {target!r} must be one of {', '.join(choices)}{did_you_mean(target, choices)}")
-    elif seconds is not None and not 0 < seconds < math.inf:
-        raise ConfigError(f"--seconds {seconds:g} must be a positive number; leave it out for no limit")
-    elif records:
-        raise ConfigError(f"fastgan bench {target} takes no records; to compare with one: --compare {records[0]}")
     else:
+        check_measurement(target, records or [], seconds=seconds, device=device)
         options = ["--quick"] if quick else []
         options += [] if seconds is None else ["--seconds", str(seconds)]
         options += [] if compare is None else ["--compare", seen_from(root, compare)]
         options += [] if device is None else ["--device", device]
         command = ["benchmarks.suite", target, *options, "--out", seen_from(root, out)]
-    # The profiler announces each of its sessions at the default level.
-    environment = {"KINETO_LOG_LEVEL": "99"} | os.environ
+    # The profiler announces each of its sessions at the default level, and torch warns of memory older than them.
+    environment = {"KINETO_LOG_LEVEL": "99", "TORCH_CPP_LOG_LEVEL": "ERROR"} | os.environ
     code = subprocess.run([sys.executable, "-m", *command], cwd=root, env=environment, check=False).returncode
     if code:
         raise typer.Exit(code)
+
+
+def check_measurement(target: str, records: list[Path], *, seconds: float | None, device: str | None) -> None:
+    """Raises ConfigError for what cannot be measured."""
+    if target not in TARGETS:
+        choices = (*TARGETS, REPORT)
+        raise ConfigError(f"bench {target!r} must be one of {', '.join(choices)}{did_you_mean(target, choices)}")
+    if seconds is not None and not 0 < seconds < math.inf:
+        raise ConfigError(f"--seconds {seconds:g} must be a positive number; leave it out for no limit")
+    if device not in {None, *DEVICES}:
+        raise ConfigError(f"--device {device} must be one of {', '.join(DEVICES)}; leave it out to take what is there")
+    if records:
+        raise ConfigError(f"fastgan bench {target} takes no records; to compare with one: --compare {records[0]}")
 
 
 def find_checkout(root: Path) -> Path:

@@ -86,7 +86,7 @@ class DiscriminatorObjective(nn.Module):
         real_logits, fake_logits, fake, values = self._judge_both(real, given, labels, due=due, noise=noise)
         for kind in sorted(kind for kind in due if PENALTIES[kind].is_between):
             assert interpolation is not None
-            points = interpolate(real, fake.detach(), interpolation)
+            points = interpolate(real.detach(), fake.detach(), interpolation)  # R1 asks for the gradient of `real`
             values[kind] = self._judge(kind, points, labels, noise=noise).penalties.mean()
         adversarial = self.loss.discriminator(real_logits, fake_logits)
         total = adversarial + sum((due[kind] * value for kind, value in values.items()), torch.zeros_like(adversarial))

@@ -6,7 +6,6 @@ cudnn_fused    PyTorch's convolution (cuDNN on a GPU) with the epilogue as one T
 auto           on a CPU the reference; on a GPU the fastest by measurement, where all three are candidates
 """
 
-import importlib.util
 import os
 from collections.abc import Callable
 from typing import NamedTuple
@@ -63,7 +62,7 @@ def unavailable(impl: str, device: torch.device) -> str | None:
     """Why `impl` cannot run on `device`, with the remedy; None if it can."""
     if impl == "reference":
         return None
-    if importlib.util.find_spec("triton") is None:
+    if not native_choice.HAS_TRITON:
         return "triton is not installed: pip install triton"
     if device.type == "cuda":
         capability = torch.cuda.get_device_capability(device)

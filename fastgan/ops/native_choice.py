@@ -18,6 +18,8 @@ from fastgan.errors import ImplementationError, did_you_mean
 IMPLEMENTATIONS = ("auto", "native", "triton", "reference")
 OPS = ("gradient_penalty", "interpolate", "spectral_norm")
 
+# Looked up once: torch.compile cannot trace the look-up before torch 2.12.
+HAS_TRITON = importlib.util.find_spec("triton") is not None
 _OLDEST_GPU = (8, 0)
 
 
@@ -61,7 +63,7 @@ def _problem(impl: str, like: Tensor) -> str | None:
 
 
 def _triton_problem(device: torch.device) -> str | None:
-    if importlib.util.find_spec("triton") is None:
+    if not HAS_TRITON:
         return "triton is not installed: pip install triton"
     if device.type == "cuda":
         capability = torch.cuda.get_device_capability(device)

@@ -47,6 +47,9 @@ def parts_from_times(times: Mapping[str, Mapping[int, float]]) -> dict[str, Part
 
     An update is measured without its optimizer step, that of the discriminator on fakes that are there already; with
     the penalty KIND it is "update discriminator, KIND".
+
+    Args:
+        times: at least those of NEEDED, each at two batch sizes or more.
     """
     return dict(_parts({name: _line(by_images) for name, by_images in times.items()}))
 

@@ -65,7 +65,8 @@ class Trace:
         activities = [ProfilerActivity.CPU, *([ProfilerActivity.CUDA] if device.type == "cuda" else [])]
         # torch's profiler reports its own starts and stops on stderr.
         os.environ.setdefault("KINETO_LOG_LEVEL", "99")
-        self._profile = profile(activities=activities, record_shapes=True)
+        # Else torch 2.11 warns that a second recording would replace the first; there is only one.
+        self._profile = profile(activities=activities, record_shapes=True, acc_events=True)
         self._is_recording = False
 
     def __enter__(self) -> Self:

@@ -6,13 +6,13 @@ from collections.abc import Iterator
 import pytest
 import torch
 from torch import Tensor, nn
-from torch.nn.utils import parametrize
 
 from benchmarks.baselines.usual_networks import (
     UsualDiscriminator,
     UsualGenerator,
     copy_vectors,
     network_convolutions,
+    trained_parameters,
 )
 from benchmarks.baselines.usual_step import UsualStep, Variant
 from fastgan import rng
@@ -38,26 +38,13 @@ def random(*size: int, seed: int = 0, dtype: torch.dtype = torch.float64) -> Ten
     return torch.randn(*size, generator=torch.Generator().manual_seed(seed), dtype=dtype)
 
 
-def parameters(network: nn.Module) -> list[Tensor]:
-    """Weight and bias of each convolution, first to last; under torch's parametrization, the weight that trains."""
-    if isinstance(network, SpectrallyNormalized):
-        return [tensor for layer in network.normalized_layers() for tensor in (layer.weight, layer.bias)]
-    return [
-        tensor
-        for layer in network_convolutions(network)
-        for tensor in (
-            layer.parametrizations.weight.original if parametrize.is_parametrized(layer) else layer.weight,
-            layer.bias,
-        )
-    ]
-
-
 def gradients(network: nn.Module, x: Tensor) -> list[Tensor]:
     """Output, input gradient, and the gradients of all parameters, for a random cotangent."""
     x = x.clone().requires_grad_()
     y = network(x)
     (y * random(*y.shape, seed=1)).sum().backward()
-    return [y.detach(), x.grad, *(p.grad for p in parameters(network))]
+    weights = network.parameters() if isinstance(network, SpectrallyNormalized) else trained_parameters(network)
+    return [y.detach(), x.grad, *(parameter.grad for parameter in weights)]
 
 
 @pytest.mark.parametrize("spectral_norm", ["true", "false"])
@@ -167,7 +154,7 @@ def test_the_usual_step_lets_gradients_into_the_discriminator_unless_frozen() ->
         )
         real = usual.draw_images()
         usual.discriminator.zero_grad()
-        usual._update_generator(real, usual._generate())
+        usual._differentiate_generator(real, usual._generate())
         has_gradients = all(p.grad is not None for p in usual.discriminator.parameters())
         assert has_gradients == expected
 

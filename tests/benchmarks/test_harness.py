@@ -10,7 +10,7 @@ from pydantic import ValidationError
 from torch import Tensor
 
 from benchmarks import harness, timing
-from benchmarks.gate import limit_of_others, relative_error
+from benchmarks.gate import limit_of_others, limit_of_yardstick, relative_error
 from benchmarks.harness import Case, Inputs, Provider, input_sets, measure_case, measure_cases
 from benchmarks.machine import CpuStopwatch
 from benchmarks.profiling import profile_call
@@ -112,9 +112,32 @@ def test_what_was_built_is_closed_right_or_wrong() -> None:
 
 def test_a_tolerance_stands_in_for_the_yardstick() -> None:
     close = provider("close", lambda x: (x @ x * 1.0001,))
-    for tolerance, is_right in ((None, False), (1e-3, True), (1e-5, False)):
-        rows = measure_case(Case(**{**vars(case(provider("eager", square), close)), "tolerance": tolerance}), TINY)
+    given = vars(case(provider("eager", square), close))
+    for tolerance, is_right in ((None, False), (lambda dtype: 1e-3, True), (lambda dtype: 1e-5, False)):
+        rows = measure_case(Case(**given | {"tolerance": tolerance}), TINY)
         assert (rows[1].time is not None) == is_right
+
+
+def test_a_provider_may_have_a_right_result_of_its_own() -> None:
+    def cube(x: Tensor) -> Sequence[Tensor]:
+        return (x @ x @ x,)
+
+    own = Provider("cube", build=lambda: cube, exact=cube)
+    rows = measure_case(case(provider("eager", square), own, provider("without", cube)), TINY)
+    assert [row.time is None for row in rows] == [False, False, True]
+
+
+def test_what_cannot_be_counted_is_not() -> None:
+    compiled = Provider("compiled", build=lambda: square, is_counted=False)
+    rows = measure_case(Case(**vars(case(provider("eager", square), compiled)) | {"counts_ops": True}), TINY)
+    assert [row.num_ops for row in rows] == [1, None]
+
+
+def test_the_yardstick_may_round_as_its_number_format_does() -> None:
+    # As torch comes, convolutions on a GPU round to TF32 and nothing else does.
+    limits = {device: limit_of_yardstick(torch.float32, torch.device(device)) for device in ("cpu", "cuda")}
+    assert limits == {"cpu": 1e-4, "cuda": 1.6e-2}
+    assert limit_of_yardstick(torch.bfloat16, CPU) == 0.125
 
 
 def test_the_limit_is_twice_torchs_error_and_never_below_rounding() -> None:

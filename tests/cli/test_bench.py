@@ -55,6 +55,7 @@ def test_a_path_inside_the_checkout_is_kept_relative(
     [
         (["kernel"], "did you mean 'kernels'"),
         (["step", "a.json"], "takes no records; to compare with one: --compare a.json"),
+        (["step", "--device", "gpu"], "--device gpu must be one of cpu, cuda"),
         (["report", "--quick"], "report measures nothing"),
         (["report", "nothing-here.json"], "record nothing-here.json does not exist; make one with: fastgan bench all"),
     ],
