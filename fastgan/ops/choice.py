@@ -59,6 +59,8 @@ def choose(case: Case, impl: str, run: Callable[[str], Tensor]) -> str:
     return impl
 
 
+# Compilers take the answer as it is and do not trace how it is found: some of it they cannot.
+@torch.compiler.assume_constant_result
 def unavailable(impl: str, device: torch.device) -> str | None:
     """Why `impl` cannot run on `device`, with the remedy; None if it can."""
     if impl == "reference":
