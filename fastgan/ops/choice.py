@@ -23,6 +23,9 @@ VARIABLE = "FASTGAN_IMPL"
 # The ops that choose here; those of csrc/ choose in `fastgan.ops.native_choice`.
 KERNEL_OPS = ("bias_act", "bias_act_grad", "conv2d", "conv2d_weight_grad", "conv_transpose2d")
 
+# Asked here and not where it is needed: torch.compile of torch 2.11 cannot trace the question.
+HAS_TRITON = importlib.util.find_spec("triton") is not None
+
 _OLDEST_GPU = (8, 0)
 
 
@@ -59,13 +62,11 @@ def choose(case: Case, impl: str, run: Callable[[str], Tensor]) -> str:
     return impl
 
 
-# Compilers take the answer as it is and do not trace how it is found: some of it they cannot.
-@torch.compiler.assume_constant_result
 def unavailable(impl: str, device: torch.device) -> str | None:
     """Why `impl` cannot run on `device`, with the remedy; None if it can."""
     if impl == "reference":
         return None
-    if importlib.util.find_spec("triton") is None:
+    if not HAS_TRITON:
         return "triton is not installed: pip install triton"
     if device.type == "cuda":
         capability = torch.cuda.get_device_capability(device)

@@ -64,7 +64,7 @@ def test_a_kernel_on_the_cpu_without_the_interpreter_is_refused(monkeypatch: pyt
 
 
 def test_a_kernel_without_triton_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
+    monkeypatch.setattr("fastgan.ops.choice.HAS_TRITON", False)
     assert unavailable("triton", CPU) == "triton is not installed: pip install triton"
     assert unavailable("reference", CPU) is None
 
