@@ -86,7 +86,10 @@ def implementations() -> dict[str, str]:
 def _explanation() -> str:
     forced = os.environ.get(VARIABLE, "auto")
     _check_variable(forced)
-    beyond = "dilation, stride over 2, kernels other than 1, 3, 4, 6, float64 and unbatched x: reference"
+    beyond = (
+        "dilation, stride over 2, kernels other than 1x1, 3x3, 4x4, 6x6, padding in words, float64 and unbatched x: "
+        "reference"
+    )
     if forced != "auto":
         return f"{forced}: forced by {VARIABLE}"
     if not torch.cuda.is_available():
