@@ -20,7 +20,8 @@ if DEVICE == "cuda" and torch.cuda.get_device_capability() < (9, 0):
 LINEARS: tuple[Linear, ...] = ("conv2d", "conv_transpose2d")
 DTYPES = [torch.float32, torch.float16, torch.bfloat16]
 
-# ((N, C, H, W), output channels, kernel, stride, padding, output padding): channels in steps of 16 bytes.
+# ((N, C, H, W), output channels, kernel, stride, padding, output padding): channels in steps of 16 bytes. The padding is
+# that of rows; columns have one less, and no output padding.
 Row = tuple[tuple[int, int, int, int], int, int, int, int, int]
 ROWS: list[Row] = [
     ((1, 8, 1, 1), 8, 4, 1, 0, 0),
@@ -45,7 +46,7 @@ ACTIVATION, GATE = Activation("leaky_relu", 1.3, 1.5), Activation("relu", 1.2, 1
 
 def make(linear: str, row: Row, dtype: torch.dtype = torch.float32) -> tuple[Operands, Geometry]:
     shape, out, kernel, stride, padding, output_padding = row
-    geometry = Geometry(stride, (padding, padding), (output_padding, output_padding))
+    geometry = Geometry(stride, (padding, max(padding - 1, 0)), (output_padding, 0))
     x, gate = (randn(*shape, seed=seed, dtype=dtype) for seed in (0, 2))
     channels = (out, shape[1]) if linear == "conv2d" else (shape[1], out)
     weight = randn(*channels, kernel, kernel, seed=1, dtype=dtype) / kernel
@@ -104,7 +105,7 @@ def test_weight_gradient(row: tuple[tuple[int, int, int, int], int, int, int, in
     from fastgan.kernels.conv2d_weight_grad import conv2d_weight_grad
 
     shape, out, kernel, stride, padding = row
-    geometry = Geometry(stride, (padding, padding))
+    geometry = Geometry(stride, (padding, max(padding - 1, 0)))
     x = randn(*shape, seed=0, dtype=dtype)
     grad = randn(shape[0], out, *geometry.conv_size(shape[2:], (kernel, kernel)), seed=1, dtype=dtype)
 
