@@ -20,8 +20,8 @@ if DEVICE == "cuda" and torch.cuda.get_device_capability() < (9, 0):
 LINEARS: tuple[Linear, ...] = ("conv2d", "conv_transpose2d")
 DTYPES = [torch.float32, torch.float16, torch.bfloat16]
 
-# ((N, C, H, W), output channels, kernel, stride, padding, output padding): channels in steps of 16 bytes. The padding is
-# that of rows; columns have one less, and no output padding.
+# ((N, C, H, W), output channels, kernel, stride, padding, output padding): channels in steps of 16 bytes.
+# The padding is that of rows; columns have one less, and no output padding.
 Row = tuple[tuple[int, int, int, int], int, int, int, int, int]
 ROWS: list[Row] = [
     ((1, 8, 1, 1), 8, 4, 1, 0, 0),
