@@ -12,7 +12,7 @@ import pytest
 import torch
 from torch.utils.flop_counter import FlopCounterMode
 
-from benchmarks import bench_parallel, bench_spectral_norm, import_time, process_memory, suite, train_step
+from benchmarks import bench_parallel, bench_spectral_norm, import_time, process_memory, runner, suite, train_step
 from benchmarks.convolutions import CPU_SHAPES, GPU_SHAPES, Shape, shapes
 from benchmarks.harness import Case, Provider, measure_case
 from benchmarks.machine import cache_bytes, require_bf16
@@ -20,6 +20,7 @@ from benchmarks.op_cases import FORWARD, LAYER_DIRECTIONS, PENALTY, run_of
 from benchmarks.op_counts import Counts, count_ops
 from benchmarks.parallel_worker import living_tensor_bytes
 from benchmarks.record import read_record
+from benchmarks.rows import Ceilings
 from benchmarks.runner import Options, run_benchmarks
 from benchmarks.step_providers import NAMES, steps_per_period
 from benchmarks.timing import Settings
@@ -167,9 +168,12 @@ def test_the_penalty_of_a_layer_is_that_of_autograd() -> None:
     torch.testing.assert_close(got, (gradient, *torch.autograd.grad(gradient.square().sum(), (leaf, weight))))
 
 
-def test_times_on_a_cpu_are_said_to_mean_nothing_for_gpus(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    cases = {"bias_act": lambda options: iter(list(suite.KERNELS["bias_act"](options))[:1])}
-    run_benchmarks("bias_act", cases, QUICK._replace(out=tmp_path), module="bench_bias_act")
+def test_times_on_a_cpu_are_said_to_mean_nothing_for_gpus(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    ceilings = Ceilings(copy_bytes_per_second=1e9, matmul_flops_per_second={"fp32": 1e9})
+    monkeypatch.setattr(runner, "measure_ceilings", lambda *_, **__: ceilings)
+    runner.measure({"bias_act": lambda options: iter(())}, QUICK)
     assert "measured on a CPU: these times mean nothing for GPUs" in capsys.readouterr().out
 
 
