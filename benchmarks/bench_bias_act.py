@@ -13,7 +13,7 @@ from torch import Tensor
 from benchmarks.baselines.usual_ops import usual_bias_act
 from benchmarks.harness import Case, Inputs
 from benchmarks.machine import DTYPES
-from benchmarks.op_cases import DIRECTIONS, FORWARD, op_providers, random_tensor, run_of
+from benchmarks.op_cases import BACKWARD, FORWARD, LAYER_DIRECTIONS, PENALTY, op_providers, random_tensor, run_of
 from benchmarks.runner import Options, main_of
 from fastgan.ops import bias_act
 
@@ -27,7 +27,7 @@ def cases(options: Options) -> Iterator[Case]:
     """leaky_relu(x + bias), what it costs beside the convolution that it follows."""
     sizes = GPU_SIZES if options.device.type == "cuda" else CPU_SIZES
     for size in QUICK_SIZES if options.is_quick else sizes:
-        for direction in DIRECTIONS:
+        for direction in LAYER_DIRECTIONS:
             yield bias_act_case(size, direction, options)
 
 
@@ -58,9 +58,9 @@ def bias_act_case(size: tuple[int, int, int], direction: str, options: Options) 
         make_inputs=make_inputs,
         exact=run_of(usual_bias_act, direction),
         providers=op_providers("bias_act", function, usual_bias_act, direction, is_quick=options.is_quick),
-        # Forward reads x and writes y; backward reads y and the cotangent and writes one gradient.
-        num_bytes=num_numbers * (2 if direction == FORWARD else 5) * DTYPES[name].itemsize,
-        num_flops=num_numbers * (2 if direction == FORWARD else 4),
+        # Forward reads x and writes y; each gradient reads y and what it is of, and writes itself.
+        num_bytes=num_numbers * {FORWARD: 2, BACKWARD: 5, PENALTY: 8}[direction] * DTYPES[name].itemsize,
+        num_flops=num_numbers * {FORWARD: 2, BACKWARD: 4, PENALTY: 6}[direction],
         num_items=batch,
         item="images",
     )

@@ -11,7 +11,7 @@ from benchmarks.runner import Options, main_of
 
 
 def cases(options: Options) -> Iterator[Case]:
-    """Each convolution with its bias and activation, forward, and forward and backward."""
+    """Each convolution with its bias and activation: forward, forward and backward, R1 double backward."""
     return convolution_cases(options, transposed=False)
 
 

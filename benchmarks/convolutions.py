@@ -15,7 +15,7 @@ from torch import Tensor
 from benchmarks.baselines.usual_ops import usual_conv2d, usual_conv_transpose2d
 from benchmarks.harness import Case, Inputs
 from benchmarks.machine import DTYPES
-from benchmarks.op_cases import BACKWARD, DIRECTIONS, op_providers, random_tensor, run_of
+from benchmarks.op_cases import BACKWARD, FORWARD, LAYER_DIRECTIONS, PENALTY, op_providers, random_tensor, run_of
 from benchmarks.runner import Options
 from fastgan.ops import conv2d, conv_transpose2d
 
@@ -55,26 +55,35 @@ class Shape:
         return (self.resolution + 2 * self.padding - self.kernel_size) // self.stride + 1
 
     @property
+    def num_outputs(self) -> int:
+        """Numbers of the output."""
+        return self.batch * self.out_channels * self.out_resolution**2
+
+    @property
     def name(self) -> str:
         """For example "N16 64 to 32, 512 to 1024 px, k4 s2"."""
         sizes = f"{self.resolution} to {self.out_resolution} px, k{self.kernel_size} s{self.stride}"
         return f"N{self.batch} {self.in_channels} to {self.out_channels}, {sizes}"
 
     def num_flops(self, direction: str) -> int:
-        """Two per product; each of the two gradients takes as many as the value. Padding is not left out."""
+        """Two per product; each gradient takes as many as the value. Padding is not left out."""
         pixels = self.resolution if self.transposed else self.out_resolution
         products = self.batch * pixels**2 * self.in_channels * self.out_channels * self.kernel_size**2
-        return 2 * products * (3 if direction == BACKWARD else 1)
+        # The penalty: the value, the gradient by x, and that one's gradients by cotangent and weight.
+        return 2 * products * {FORWARD: 1, BACKWARD: 3, PENALTY: 4}[direction]
 
     def num_bytes(self, direction: str, dtype: torch.dtype) -> int:
-        """Each tensor once per pass: input and weight read, output written; then all three again, and two gradients."""
+        """Each tensor once per pass: input and weight read, output written; then what each gradient reads and writes.
+
+        Backward reads x, weight, y (for the activation) and the cotangent, and writes the gradients of x and weight.
+        The penalty reads cotangent, y and weight for the gradient by x; that, weight and y for the gradient by the
+        cotangent; all but the weight for the gradient by it.
+        """
         x = self.batch * self.in_channels * self.resolution**2
         y = self.batch * self.out_channels * self.out_resolution**2
         weight = self.in_channels * self.out_channels * self.kernel_size**2
-        forward = x + weight + y
-        # Backward reads x, weight, y (for the activation) and the cotangent, and writes the gradients of x and weight.
-        numbers = forward if direction != BACKWARD else forward + 2 * x + 2 * weight + 2 * y
-        return numbers * dtype.itemsize
+        times = {FORWARD: (1, 1, 1), BACKWARD: (3, 3, 3), PENALTY: (4, 7, 4)}[direction]
+        return sum(count * numbers for count, numbers in zip(times, (x, y, weight), strict=True)) * dtype.itemsize
 
     def make_inputs(self, seed: int, *, dtype: torch.dtype, device: torch.device) -> Inputs:
         """Images, weight, bias, and a cotangent of the output."""
@@ -108,26 +117,36 @@ CPU_SHAPES = (Shape(64, 64, 32, 8), Shape(64, 128, 64, 4), Shape(64, 64, 3, 32),
 QUICK_SHAPES = (Shape(16, 32, 16, 8),)
 
 
+GPU_BATCHES = (16, 32, 64)
+# Inputs, outputs and gradients of the float64 comparison fit into 80 GB below so many numbers of output.
+_MAX_NUMBERS = 2**30
+
+
 def shapes(options: Options, *, transposed: bool) -> Iterator[Shape]:
-    """Upsampling blocks with kernel 4, then on a GPU the first ones with kernel 3; or their mirror images."""
+    """Upsampling blocks with kernel 4, then on a GPU the first ones with kernel 3, then all in other batches.
+
+    Or their mirror images.
+    """
     chosen = CPU_SHAPES if options.device.type == "cpu" else GPU_SHAPES
     chosen = QUICK_SHAPES if options.is_quick else chosen
     if options.device.type == "cuda" and not options.is_quick:
         chosen += tuple(replace(block, kernel_size=3, output_padding=1) for block in chosen[:3])
+        others = (replace(block, batch=batch) for batch in GPU_BATCHES for block in GPU_SHAPES if block.batch != batch)
+        chosen += tuple(block for block in others if block.num_outputs <= _MAX_NUMBERS)
     for block in chosen:
         yield block if transposed else block.mirrored
 
 
 def convolution_cases(options: Options, *, transposed: bool) -> Iterator[Case]:
-    """All shapes in both directions, in bf16 on a GPU and in fp32 on a CPU."""
+    """All shapes in all directions, in bf16 on a GPU and in fp32 on a CPU."""
     dtype = "bf16" if options.device.type == "cuda" else "fp32"
     for shape in shapes(options, transposed=transposed):
-        for direction in DIRECTIONS:
+        for direction in LAYER_DIRECTIONS:
             yield convolution_case(shape, direction, options, dtype=dtype)
 
 
 def convolution_case(shape: Shape, direction: str, options: Options, *, dtype: str) -> Case:
-    """leaky_relu(convolution + bias), and its gradients with respect to images, weight and bias."""
+    """leaky_relu(convolution + bias), its gradients, or what a gradient penalty asks of it."""
     convolve, usual = (conv_transpose2d, usual_conv_transpose2d) if shape.transposed else (conv2d, usual_conv2d)
     benchmark = convolve.__name__
     settings = {"stride": shape.stride, "padding": shape.padding}

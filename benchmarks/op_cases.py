@@ -10,16 +10,22 @@ from torch import Tensor
 
 from benchmarks.baselines.usual_ops import compiled
 from benchmarks.harness import Inputs, Provider, Run
-from fastgan.ops import IMPLEMENTATIONS, native_choice
+from fastgan.ops import IMPLEMENTATIONS, native_choice, no_weight_gradients
 
-FORWARD, BACKWARD = "forward", "forward and backward"
+FORWARD, BACKWARD, PENALTY = "forward", "forward and backward", "R1 double backward"
 DIRECTIONS = (FORWARD, BACKWARD)
+# Of ops that networks under a gradient penalty consist of.
+LAYER_DIRECTIONS = (*DIRECTIONS, PENALTY)
 
 Function = Callable[..., Tensor]
 
 
 def run_of(function: Function, direction: str) -> Run:
-    """From [*tensors, cotangent] to the value, and with `BACKWARD` also to the gradients of all tensors."""
+    """From [*tensors, cotangent] to the value, and with `BACKWARD` also to the gradients of all tensors.
+
+    With `PENALTY` to what R1 asks of a layer within a discriminator: the gradient by its input, the first tensor, then
+    those of that gradient's square by the cotangent, which leads to the layers behind, and by the weight, if any.
+    """
 
     @torch.no_grad()
     def forward(*inputs: Tensor) -> Sequence[Tensor]:
@@ -30,7 +36,16 @@ def run_of(function: Function, direction: str) -> Run:
         y = function(*tensors)
         return (y, *torch.autograd.grad(y, tensors, cotangent))
 
-    return forward if direction == FORWARD else backward
+    def penalty(*inputs: Tensor) -> Sequence[Tensor]:
+        *tensors, cotangent = inputs
+        cotangent = cotangent.detach().requires_grad_()
+        y = function(*tensors)
+        with no_weight_gradients():
+            (gradient,) = torch.autograd.grad(y, tensors[0], cotangent, create_graph=True)
+        wanted = (cotangent, *(tensor for tensor in tensors[1:] if tensor.dim() == 4))
+        return (gradient, *torch.autograd.grad(gradient.square().sum(), wanted))
+
+    return {FORWARD: forward, BACKWARD: backward, PENALTY: penalty}[direction]
 
 
 def op_providers(

@@ -115,6 +115,8 @@ def measure(
     ends = math.inf if options.seconds is None else time.monotonic() + options.seconds
     ceilings = measure_ceilings(options.device, dtypes=_dtypes(options), is_quick=options.is_quick)
     say(_ceilings_line(ceilings))
+    if options.device.type == "cpu":
+        say("measured on a CPU: these times mean nothing for GPUs")
     rows: list[Row] = []
 
     def on_rows(measured: list[Row]) -> None:

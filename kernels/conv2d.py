@@ -14,6 +14,7 @@ import triton.language as tl
 from torch import Tensor
 
 from fastgan.kernels.configs import Tile, cdiv, conv_tile
+from fastgan.kernels.conv2d_tma import launch_tma, prefers_tma
 from fastgan.kernels.epilogue import apply_epilogue
 from fastgan.kernels.implicit_gemm import add_tap, locate, tile_numbers
 from fastgan.kernels.launch import Call, finished, new_output
@@ -79,28 +80,48 @@ def conv2d(
     *,
     tile: Tile | None = None,
     out: Tensor | None = None,
+    use_tma: bool | None = None,
 ) -> Tensor:
     """[N, O, H', W'] in channels_last; arguments as in `fastgan.ops.convolution`.
 
     Args:
         tile: configuration, by default picked by shape. out: memory for the result, for tests.
+        use_tma: whether the GPU's copy engine fetches the tiles, by default where there is one that can.
     """
     call = Call(x, weight, gate, scale, bias, noise)
-    groups, num_out = geometry.groups, weight.shape[0] // geometry.groups
     size = geometry.conv_size((x.shape[2], x.shape[3]), (weight.shape[2], weight.shape[3]))
     shape = (x.shape[0], weight.shape[0], *size)
     out = new_output(shape, x) if out is None else out
     num_pixels = shape[0] * size[0] * size[1]
     if num_pixels == 0:
         return finished(out, x)
-    tile = conv_tile(num_pixels, num_out) if tile is None else tile
+    tile = conv_tile(num_pixels, weight.shape[0] // geometry.groups) if tile is None else tile
+    if prefers_tma(call.x, geometry, tile.block_k(x.element_size())) if use_tma is None else use_tma:
+        launch_tma(call, out, geometry, activation, gate_activation, tile=tile)
+    else:
+        _launch(call, out, geometry, activation, gate_activation, tile=tile, num_pixels=num_pixels)
+    return finished(out, x)
+
+
+def _launch(
+    call: Call,
+    out: Tensor,
+    geometry: Geometry,
+    activation: Activation,
+    gate_activation: Activation,
+    *,
+    tile: Tile,
+    num_pixels: int,
+) -> None:
+    """The kernel that addresses memory by pointers."""
+    x, weight, size = call.x, call.weight, out.shape[2:]
+    groups, num_out = geometry.groups, weight.shape[0] // geometry.groups
     grid = (cdiv(num_pixels, tile.m) * cdiv(num_out, tile.n), groups)
     conv2d_kernel[grid](
         *call.pointers(out),
-        shape[0], weight.shape[1], num_out, x.shape[2], x.shape[3], *size, *geometry.padding,
+        x.shape[0], weight.shape[1], num_out, x.shape[2], x.shape[3], *size, *geometry.padding,
         *call.strides(out, transposed=False),
         *call.numbers(activation, gate_activation),
         STRIDE=geometry.stride, TAPS=weight.shape[2], ACTIVATION=activation.name, GATE=gate_activation.name,
         **call.constants(tile, num_pixels=num_pixels),
     )  # fmt: skip
-    return finished(out, x)

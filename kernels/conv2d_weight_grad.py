@@ -18,6 +18,7 @@ import triton.language as tl
 from torch import Tensor
 
 from fastgan.kernels.configs import ELEMENTS, Tile, cdiv, num_splits, weight_grad_tile
+from fastgan.kernels.conv2d_weight_grad_tma import launch_tma, prefers_tma
 from fastgan.kernels.implicit_gemm import locate, tile_numbers
 from fastgan.kernels.launch import INT32_MAX, MAX_REGISTERS, finished, input_precision, readable, upcasts
 from fastgan.kernels.spec import Geometry
@@ -82,11 +83,13 @@ def conv2d_weight_grad(
     tile: Tile | None = None,
     splits: int | None = None,
     out: Tensor | None = None,
+    use_tma: bool | None = None,
 ) -> Tensor:
     """[O, C / G, K, K] in channels_last; arguments as in `fastgan.ops.conv2d_weight_grad`.
 
     Args:
         tile, splits: configuration, by default picked by shape. out: memory for the parts, for tests.
+        use_tma: whether the GPU's copy engine fetches the tiles, by default where there is one that can.
     """
     groups, taps = geometry.groups, kernel[0] * kernel[1]
     num_in, num_out = x.shape[1] // groups, grad.shape[1] // groups
@@ -96,19 +99,29 @@ def conv2d_weight_grad(
     num_tiles = cdiv(num_in, tile.m) * cdiv(num_out, tile.n)
     splits = num_splits(num_tiles * groups * taps, num_pixels, tile) if splits is None else splits
     # Each part is a weight in channels_last: [parts, O, K, K, C / G].
-    parts = torch.empty((splits, shape[0], *kernel, num_in), dtype=torch.float32, device=x.device)
-    parts = parts if out is None else out
-    block_k = tile.block_k(x.element_size())
+    if out is None:
+        out = torch.empty((splits, shape[0], *kernel, num_in), dtype=torch.float32, device=x.device)
     x, grad = readable(x), readable(grad)
-    partial_sums_kernel[num_tiles, groups * taps, splits](
+    if prefers_tma(x, grad, geometry) if use_tma is None else use_tma:
+        launch_tma(x, grad, out, geometry, tile=tile)
+    else:
+        _launch(x, grad, out, geometry, tile=tile)
+    return finished(_add_parts(out, shape, torch.float32 if upcasts(x) else x.dtype), x)
+
+
+def _launch(x: Tensor, grad: Tensor, parts: Tensor, geometry: Geometry, *, tile: Tile) -> None:
+    """The kernel that addresses memory by pointers."""
+    groups, (splits, _, taps, _, num_in) = geometry.groups, parts.shape
+    num_out, block_k = grad.shape[1] // groups, tile.block_k(x.element_size())
+    num_pixels = grad.shape[0] * grad.shape[2] * grad.shape[3]
+    partial_sums_kernel[cdiv(num_in, tile.m) * cdiv(num_out, tile.n), groups * taps**2, splits](
         x, grad, parts, grad.shape[0], num_in, num_out, *x.shape[2:], *grad.shape[2:], *geometry.padding,
         cdiv(cdiv(num_pixels, block_k), splits),
         *x.stride(), *grad.stride(), parts.stride(0), parts.stride(1), parts.stride(3), 1,
-        STRIDE=geometry.stride, TAPS=kernel[0], BLOCK_M=tile.m, BLOCK_N=tile.n, BLOCK_K=block_k,
+        STRIDE=geometry.stride, TAPS=taps, BLOCK_M=tile.m, BLOCK_N=tile.n, BLOCK_K=block_k,
         WIDE=num_pixels + splits * block_k > INT32_MAX, UPCAST=upcasts(x), PRECISION=input_precision(x),
         num_warps=tile.num_warps, num_stages=tile.num_stages, maxnreg=MAX_REGISTERS,
     )  # fmt: skip
-    return finished(_add_parts(parts, shape, torch.float32 if upcasts(x) else x.dtype), x)
 
 
 def _add_parts(parts: Tensor, shape: tuple[int, ...], dtype: torch.dtype) -> Tensor:

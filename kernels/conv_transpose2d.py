@@ -112,7 +112,7 @@ def conv_transpose2d(
     if num_pixels == 0:
         return finished(out, x)
     tile = conv_tile(num_pixels * stride**2, weight.shape[1]) if tile is None else tile
-    if prefers_tma(x, weight, geometry) if use_tma is None else use_tma:
+    if prefers_tma(call.x, weight, geometry) if use_tma is None else use_tma:
         launch_tma(call, out, geometry, activation, gate_activation, tile=tile)
     else:
         _launch(call, out, geometry, activation, gate_activation, tile=tile, num_pixels=num_pixels)

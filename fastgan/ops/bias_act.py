@@ -12,7 +12,7 @@ from torch import Tensor
 from fastgan.kernels.spec import LEAKY_RELU_SLOPE, Activation
 from fastgan.ops.bias_act_grad import bias_act_grad_op
 from fastgan.ops.choice import choose
-from fastgan.ops.contract import check_epilogue, check_images, check_noise, shape
+from fastgan.ops.contract import check_epilogue, check_images, shape
 from fastgan.ops.shape_class import elementwise_case
 from fastgan.ops.weight_gradients import weight_gradients_are_wanted
 
@@ -44,8 +44,7 @@ def bias_act(
     """
     check_images("bias_act", x)
     spec = Activation(activation, gain, clamp)
-    check_epilogue("bias_act", (x.shape[0], x.shape[1]), bias=bias, scale=None, activation=spec)
-    check_noise("bias_act", noise, shape(x))
+    check_epilogue("bias_act", x, out_shape=shape(x), bias=bias, scale=None, noise=noise, activation=spec)
 
     def run(impl: str) -> Tensor:
         if impl == "reference":

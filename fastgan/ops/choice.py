@@ -22,6 +22,8 @@ VARIABLE = "FASTGAN_IMPL"
 # The ops that choose here; those of csrc/ choose in `fastgan.ops.native_choice`.
 KERNEL_OPS = ("bias_act", "bias_act_grad", "conv2d", "conv2d_weight_grad", "conv_transpose2d")
 
+# Asked here and not where it is needed: torch.compile of torch 2.11 cannot trace the question.
+
 _OLDEST_GPU = (8, 0)
 
 
@@ -82,7 +84,10 @@ def implementations() -> dict[str, str]:
 def _explanation() -> str:
     forced = os.environ.get(VARIABLE, "auto")
     _check_variable(forced)
-    beyond = "dilation, stride over 2, kernels other than 1, 3, 4, 6, float64 and unbatched x: reference"
+    beyond = (
+        "dilation, stride over 2, kernels other than 1x1, 3x3, 4x4, 6x6, padding in words, float64 and unbatched x: "
+        "reference"
+    )
     if forced != "auto":
         return f"{forced}: forced by {VARIABLE}"
     if not torch.cuda.is_available():

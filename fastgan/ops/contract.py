@@ -60,6 +60,11 @@ def check_alike(op: str, name: str, tensor: Tensor, x: Tensor) -> None:
     """The tensor called `name` has the dtype and the device of `x`."""
     if tensor.dtype != x.dtype:
         raise TypeError(f"{op}: {name} has dtype {tensor.dtype} and x has {x.dtype}; they must be equal")
+    check_device(op, name, tensor, x)
+
+
+def check_device(op: str, name: str, tensor: Tensor, x: Tensor) -> None:
+    """The tensor called `name` lies on the device of `x`."""
     if tensor.device != x.device:
         raise ValueError(f"{op}: {name} is on {tensor.device} and x on {x.device}; they must be on one device")
 
@@ -119,19 +124,31 @@ def output_pixels(  # noqa: PLR0917 - the sizes in torch's order
 
 def check_epilogue(
     op: str,
-    out_shape: tuple[int, int],
+    x: Tensor,
     *,
+    out_shape: Sequence[int],
     bias: Tensor | None,
     scale: Tensor | None,
+    noise: Tensor | None,
     activation: Activation,
 ) -> None:
-    """`bias` is [O]; `scale` holds 1 or O numbers, or is [N, O]; the activation is one that exists."""
-    batch, channels = out_shape
+    """`bias` is [O]; `scale` holds 1 or O numbers, or is [N, O]; `noise` broadcasts to the output [N, O, H', W'].
+
+    Each is floating point, of any precision, and lies on the device of `x`; the activation is one that exists.
+    """
+    batch, channels = out_shape[:2]
+    for name, tensor in (("bias", bias), ("scale", scale), ("noise", noise)):
+        if tensor is not None and not tensor.is_floating_point():
+            raise TypeError(f"{op}: {name} has dtype {tensor.dtype}; it must be floating point")
+        if tensor is not None:
+            check_device(op, name, tensor, x)
     if bias is not None and shape(bias) != [channels]:
         raise ValueError(f"{op}: bias has shape {shape(bias)}; it must be [{channels}], one number per output channel")
     if scale is not None and shape(scale) not in ([], [1], [channels], [batch, channels]):
         rule = f"it must be [], [1], [{channels}] or [{batch}, {channels}]"
         raise ValueError(f"{op}: scale has shape {shape(scale)}; {rule}")
+    if noise is not None:
+        _check_noise(op, noise, out_shape)
     check_activation(op, activation)
 
 
@@ -147,10 +164,8 @@ def check_activation(op: str, activation: Activation) -> None:
         raise ValueError(f"{op}: clamp={clamp} must be positive, or None for no clamp")
 
 
-def check_noise(op: str, noise: Tensor | None, out_shape: Sequence[int]) -> None:
+def _check_noise(op: str, noise: Tensor, out_shape: Sequence[int]) -> None:
     """`noise` broadcasts to the output without making it larger."""
-    if noise is None:
-        return
     sizes = [1] * (len(out_shape) - noise.dim()) + shape(noise)
     if len(sizes) != len(out_shape) or any(got not in (1, out) for got, out in zip(sizes, out_shape, strict=True)):
         raise ValueError(f"{op}: noise has shape {shape(noise)}; it must broadcast to the output {list(out_shape)}")

@@ -77,8 +77,8 @@ def _check(op: Linear, x: Tensor, weight: Tensor, sizes: Sizes, epilogue: Epilog
     size = contract.output_pixels(op, x, weight, *sizes)
     batch, channels = x.shape[0] if x.dim() == 4 else 1, weight.shape[1] * groups if transposed else weight.shape[0]
     bias, scale, noise, activation = epilogue
-    contract.check_epilogue(op, (batch, channels), bias=bias, scale=scale, activation=activation)
-    contract.check_noise(op, noise, [batch, channels, *size])
+    out_shape = (batch, channels, *size)
+    contract.check_epilogue(op, x, out_shape=out_shape, bias=bias, scale=scale, noise=noise, activation=activation)
 
 
 def _reference(linear: Linear, x: Tensor, weight: Tensor, sizes: Sizes, epilogue: Epilogue) -> Tensor:

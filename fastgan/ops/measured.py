@@ -121,34 +121,45 @@ def _entries(gpu: str) -> dict[str, dict[str, Entry]]:
 
 
 def _read(path: Path, *, any_version: bool) -> dict[str, dict[str, Entry]]:
+    """The entries of a file; none if it cannot be read, is damaged or comes from other versions."""
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
         if not any_version and content["versions"] != _versions():
             return {}
-        entries: dict[str, dict[str, Entry]] = content["entries"]
-    except (OSError, ValueError, KeyError, TypeError):
+        return {
+            op: {name: entry for name, entry in classes.items() if entry["implementation"] in CANDIDATES}
+            for op, classes in content["entries"].items()
+        }
+    except (OSError, ValueError, KeyError, TypeError, AttributeError):
         return {}
-    return entries
 
 
 def _store(key: Key, entry: Entry) -> None:
-    """Adds the entry to the cache; a folder that cannot be written only costs measuring again in the next process."""
+    """Adds the entry to the cache; a folder that cannot be written only costs measuring again in the next process.
+
+    The file is replaced as a whole: of two processes that write at once one's newest entry may be lost, never a part.
+    """
     path = _cache_path(key.gpu)
     entries = _read(path, any_version=False)
     entries.setdefault(key.op, {})[key.shape_class] = entry
-    content = {"gpu": key.gpu, "versions": _versions(), "entries": entries}
+    content = json.dumps({"gpu": key.gpu, "versions": _versions(), "entries": entries}, indent=1, sort_keys=True)
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.NamedTemporaryFile("w", dir=path.parent, delete=False, encoding="utf-8") as file:
-            json.dump(content, file, indent=1, sort_keys=True)
-        os.replace(file.name, path)
+        with tempfile.TemporaryDirectory(dir=path.parent, ignore_cleanup_errors=True) as folder:
+            written = Path(folder, path.name)
+            written.write_text(content, encoding="utf-8")
+            os.replace(written, path)
     except OSError:
         return
 
 
 def _cache_path(gpu: str) -> Path:
-    root = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
-    return Path(root) / "fastgan" / "implementations" / f"{_slug(gpu)}.json"
+    """Its file, in the folder for temporary files where the user has no home, as in some containers."""
+    try:
+        root = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
+    except RuntimeError:
+        root = Path(tempfile.gettempdir())
+    return root / "fastgan" / "implementations" / f"{_slug(gpu)}.json"
 
 
 def _slug(gpu: str) -> str:

@@ -3,6 +3,7 @@
 Shape legend: N batch, C input channels, O output channels, H W pixels, K kernel size, G groups.
 """
 
+import math
 from collections.abc import Sequence
 
 from torch import Tensor
@@ -17,6 +18,10 @@ DTYPES = ("float16", "bfloat16", "float32")
 
 # Offsets between images are computed in int64, those within an image in int32 rows of pixels.
 MAX_PIXELS = 2**31 - 2**16
+
+# Offsets within a weight are int32, and its groups times its taps lie on a grid's second axis, which ends at 65,535.
+MAX_WEIGHT_NUMBERS = 2**31 - 1
+MAX_GROUPS = 65535 // max(KERNEL_SIZES) ** 2
 
 
 def elementwise_case(op: str, x: Tensor, activation: Activation) -> Case:
@@ -44,7 +49,7 @@ def convolution_case(
     return Case(
         op,
         (x, weight),
-        limit=lambda: _convolution_limit(x, tuple(weight.shape[2:]), stride, padding, dilation),
+        limit=lambda: _convolution_limit(x, weight.shape, stride, padding, dilation, groups),
         shape_class=lambda: (
             f"{_size_class(x)} {_weight_class(weight.shape)} s{pair(stride)[0]} g{groups} {activation.name} {_dtype(x)}"
         ),
@@ -58,15 +63,15 @@ def weight_grad_case(
     return Case(
         "conv2d_weight_grad",
         (x, grad),
-        limit=lambda: _convolution_limit(x, tuple(size[2:]), stride, padding, dilation),
+        limit=lambda: _convolution_limit(x, size, stride, padding, dilation, groups),
         shape_class=lambda: f"{_size_class(x)} {_weight_class(size)} s{pair(stride)[0]} g{groups} {_dtype(x)}",
     )
 
 
-def _convolution_limit(
-    x: Tensor, kernel: Sequence[int], stride: Size2, padding: Size2 | str, dilation: Size2
+def _convolution_limit(  # noqa: PLR0917
+    x: Tensor, size: Sequence[int], stride: Size2, padding: Size2 | str, dilation: Size2, groups: int
 ) -> str | None:
-    """Why the kernels cannot serve, or None."""
+    """Why the kernels cannot serve a weight of this size, or None."""
     if x.dim() != 4:
         return f"x has shape {list(x.shape)} without a batch; the kernels take [N, C, H, W]"
     if isinstance(padding, str):
@@ -75,10 +80,19 @@ def _convolution_limit(
         return f"dilation={dilation}; the kernels take 1"
     if pair(stride) not in [(step, step) for step in STRIDES]:
         return f"stride={stride}; the kernels take {' and '.join(map(str, STRIDES))}"
+    return _weight_limit(size, groups) or _dtype_limit(x) or _size_limit(x)
+
+
+def _weight_limit(size: Sequence[int], groups: int) -> str | None:
+    kernel = size[2:]
     if kernel[0] != kernel[1] or kernel[0] not in KERNEL_SIZES:
         rule = ", ".join(f"{size}x{size}" for size in KERNEL_SIZES)
         return f"weight is {kernel[0]}x{kernel[1]}; the kernels take {rule}"
-    return _dtype_limit(x) or _size_limit(x)
+    if groups > MAX_GROUPS:
+        return f"groups={groups}; the kernels take up to {MAX_GROUPS}"
+    if math.prod(size) > MAX_WEIGHT_NUMBERS:
+        return f"weight has {math.prod(size)} numbers; the kernels take up to {MAX_WEIGHT_NUMBERS}"
+    return None
 
 
 def _dtype_limit(x: Tensor) -> str | None:

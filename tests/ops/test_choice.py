@@ -1,15 +1,15 @@
 """Which implementation runs: forced, refused with the reason, measured once and remembered."""
 
-import json
 from pathlib import Path
 
 import pytest
 import torch
-from torch import Tensor
 
 from fastgan.errors import ImplementationError
-from fastgan.ops import conv2d, conv_transpose2d, implementations, measured
+from fastgan.kernels.spec import Activation
+from fastgan.ops import conv2d, conv_transpose2d, implementations
 from fastgan.ops.choice import KERNEL_OPS, unavailable
+from fastgan.ops.shape_class import MAX_GROUPS, convolution_case
 
 CPU = torch.device("cpu")
 
@@ -42,6 +42,20 @@ def test_a_forced_kernel_says_what_it_cannot_serve_and_auto_serves_it(op, impl, 
     with pytest.raises(ImplementationError, match=reason):
         op(**arguments(**changes), impl=impl)
     assert op(**arguments(**changes)).dim() >= 3
+
+
+@pytest.mark.parametrize(
+    ("x", "weight", "groups", "reason"),
+    [
+        ((1, 1 << 15, 4, 4), (1 << 15, 1 << 15, 3, 3), 1, "weight has 9663676416 numbers; the kernels take up to"),
+        ((1, 2048, 4, 4), (2048, 1, 3, 3), 2048, f"groups=2048; the kernels take up to {MAX_GROUPS}"),
+        ((1, 1, 1 << 16, 1 << 16), (1, 1, 3, 3), 1, "x has 4294967296 pixels per image; the kernels take up to"),
+    ],
+)
+def test_sizes_beyond_the_kernels_are_named(x, weight, groups: int, reason: str) -> None:  # type: ignore[no-untyped-def]
+    tensors = (torch.empty(size, device="meta") for size in (x, weight))
+    sizes = {"stride": 1, "padding": 0, "dilation": 1, "groups": groups}
+    assert str(convolution_case("conv2d", *tensors, **sizes, activation=Activation()).limit()).startswith(reason)
 
 
 def test_padding_in_words_is_the_references() -> None:
@@ -90,78 +104,12 @@ def test_doctor_says_why_there_is_only_the_reference() -> None:
         assert implementations()["conv2d"] == "reference: no GPU, and the kernels need one"
 
 
-KEY = measured.Key("A GPU (80 GB)", "conv2d", "2^10 nhwc 2x2x3x3 s1 g1 linear float32 forward")
-
-
-def make(fast: str, *, wrong: str = "", broken: str = ""):  # type: ignore[no-untyped-def]
-    """(run, timer, calls): `fast` takes 1 ms and others 2; `wrong` computes something else and `broken` raises."""
-    calls: list[str] = []
-
-    def run(name: str) -> Tensor:
-        calls.append(name)
-        if name == broken:
-            raise RuntimeError("out of shared memory\nmore")
-        return torch.full((2,), 2.0 if name == wrong else 1.0)
-
-    def timer(call) -> float:  # type: ignore[no-untyped-def]
-        call()
-        return 1.0 if calls[-1] == fast else 2.0
-
-    return run, timer, calls
-
-
-@pytest.fixture
-def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """The cache file of a GPU that nothing is known about."""
+def test_doctor_names_what_was_measured_and_what_lies_beyond(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
-    measured._entries.cache_clear()
-    return tmp_path / "fastgan/implementations/a-gpu-80-gb.json"
-
-
-@pytest.mark.parametrize("fast", measured.CANDIDATES)
-def test_the_fastest_is_measured_once_and_remembered(cache: Path, fast: str) -> None:
-    assert measured.lookup(KEY) is None
-    run, timer, _ = make(fast)
-    assert measured.measure_and_store(KEY, run, (), timer) == fast
-    measured._entries.cache_clear()  # as in another process
-    assert measured.lookup(KEY) == fast
-    stored = json.loads(cache.read_text())["entries"][KEY.op][KEY.shape_class]
-    assert set(stored["milliseconds"]) == set(measured.CANDIDATES)
-    assert f"{fast} 1" in measured.summary(KEY.gpu)
-
-
-def test_a_wrong_or_broken_candidate_is_excluded_with_the_reason(cache: Path) -> None:
-    run, timer, _ = make("triton", wrong="triton", broken="cudnn_fused")
-    entry = measured.measure(run, (), timer)
-    assert entry["implementation"] == "reference"
-    assert entry["excluded"] == {
-        "cudnn_fused": "RuntimeError: out of shared memory",
-        "triton": "differs from the reference by 1 where numbers reach 1",
-    }
-
-
-def test_gradients_are_compared_too() -> None:
-    x = torch.ones(2, requires_grad=True)
-    entry = measured.measure(lambda name: x * 1.0 if name != "triton" else x.detach() + 0 * x, (x,), lambda call: 1.0)
-    assert set(entry["excluded"]) == {"triton"}
-
-
-def test_a_cache_of_other_versions_is_not_read(cache: Path) -> None:
-    run, timer, _ = make("triton")
-    measured.measure_and_store(KEY, run, (), timer)
-    content = json.loads(cache.read_text())
-    content["versions"]["triton"] = "0.0"
-    cache.write_text(json.dumps(content))
-    measured._entries.cache_clear()
-    assert measured.lookup(KEY) is None
-
-
-@pytest.mark.parametrize("damage", ["", "{", "[]", '{"versions": 3}'])
-def test_a_damaged_cache_is_measured_again(cache: Path, damage: str) -> None:
-    cache.parent.mkdir(parents=True)
-    cache.write_text(damage)
-    assert measured.lookup(KEY) is None
-    run, timer, _ = make("triton")
-    measured.measure_and_store(KEY, run, (), timer)
-    measured._entries.cache_clear()
-    assert measured.lookup(KEY) == "triton"
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "get_device_name", lambda *_: "A GPU")
+    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda device: (9, 0))
+    monkeypatch.setattr("fastgan.ops.choice.native_choice.explanations", dict)
+    told = implementations()["conv2d"]
+    assert "fastest by measurement on A GPU (none yet), new shapes are measured once into" in told
+    assert told.endswith("kernels other than 1x1, 3x3, 4x4, 6x6, padding in words, float64 and unbatched x: reference")

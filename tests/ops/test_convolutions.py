@@ -118,6 +118,13 @@ def test_half_precision_is_close_and_keeps_its_dtype(op: str, dtype: torch.dtype
         ({"groups": -1}, ValueError, "groups=-1 must be positive"),
         ({"bias": torch.zeros(3)}, ValueError, "bias has shape [3]; it must be [4], one number per output channel"),
         ({"scale": torch.ones(2)}, ValueError, "scale has shape [2]; it must be [], [1], [4] or [2, 4]"),
+        (
+            {"bias": torch.zeros(4, dtype=torch.int64)},
+            TypeError,
+            "bias has dtype torch.int64; it must be floating point",
+        ),
+        ({"scale": torch.ones(4, device="meta")}, ValueError, "scale is on meta and x on cpu"),
+        ({"noise": torch.zeros(1, device="meta")}, ValueError, "noise is on meta and x on cpu"),
         ({"activation": "leaky_rellu"}, ValueError, "tanh, silu, did you mean 'leaky_relu'?"),
         ({"gain": 0.0}, ValueError, "gain=0.0 must be finite and not 0"),
         ({"gain": float("nan")}, ValueError, "gain=nan must be finite and not 0"),

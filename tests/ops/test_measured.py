@@ -1,0 +1,150 @@
+"""Choices that are measured once and remembered, whatever becomes of the file that remembers them."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+from torch import Tensor
+
+from fastgan.ops import measured
+from tests.guards.tree import ROOT
+
+KEY = measured.Key("A GPU (80 GB)", "conv2d", "2^10 nhwc 2x2x3x3 s1 g1 linear float32 forward")
+
+
+def make(fast: str, *, wrong: str = "", broken: str = ""):  # type: ignore[no-untyped-def]
+    """(run, timer, calls): `fast` takes 1 ms and others 2; `wrong` computes something else and `broken` raises."""
+    calls: list[str] = []
+
+    def run(name: str) -> Tensor:
+        calls.append(name)
+        if name == broken:
+            raise RuntimeError("out of shared memory\nmore")
+        return torch.full((2,), 2.0 if name == wrong else 1.0)
+
+    def timer(call) -> float:  # type: ignore[no-untyped-def]
+        call()
+        return 1.0 if calls[-1] == fast else 2.0
+
+    return run, timer, calls
+
+
+@pytest.fixture
+def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The cache file of a GPU that nothing is known about."""
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    measured._entries.cache_clear()
+    return tmp_path / "fastgan/implementations/a-gpu-80-gb.json"
+
+
+@pytest.mark.parametrize("fast", measured.CANDIDATES)
+def test_the_fastest_is_measured_once_and_remembered(cache: Path, fast: str) -> None:
+    assert measured.lookup(KEY) is None
+    run, timer, _ = make(fast)
+    assert measured.measure_and_store(KEY, run, (), timer) == fast
+    measured._entries.cache_clear()  # as in another process
+    assert measured.lookup(KEY) == fast
+    stored = json.loads(cache.read_text())["entries"][KEY.op][KEY.shape_class]
+    assert set(stored["milliseconds"]) == set(measured.CANDIDATES)
+    assert f"{fast} 1" in measured.summary(KEY.gpu)
+
+
+def test_a_wrong_or_broken_candidate_is_excluded_with_the_reason(cache: Path) -> None:
+    run, timer, _ = make("triton", wrong="triton", broken="cudnn_fused")
+    entry = measured.measure(run, (), timer)
+    assert entry["implementation"] == "reference"
+    assert entry["excluded"] == {
+        "cudnn_fused": "RuntimeError: out of shared memory",
+        "triton": "differs from the reference by 1 where numbers reach 1",
+    }
+
+
+def test_gradients_are_compared_too() -> None:
+    x = torch.ones(2, requires_grad=True)
+    entry = measured.measure(lambda name: x * 1.0 if name != "triton" else x.detach() + 0 * x, (x,), lambda call: 1.0)
+    assert set(entry["excluded"]) == {"triton"}
+
+
+def test_a_cache_of_other_versions_is_not_read(cache: Path) -> None:
+    run, timer, _ = make("triton")
+    measured.measure_and_store(KEY, run, (), timer)
+    content = json.loads(cache.read_text())
+    content["versions"]["triton"] = "0.0"
+    cache.write_text(json.dumps(content))
+    measured._entries.cache_clear()
+    assert measured.lookup(KEY) is None
+
+
+VERSIONS = json.dumps(measured._versions())
+DAMAGES = ["", "{", "[]", '{"versions": 3}']
+DAMAGES += [
+    f'{{"versions": {VERSIONS}, "entries": {entries}}}'
+    for entries in ("3", '{"conv2d": []}', f'{{"conv2d": {{"{KEY.shape_class}": 3}}}}')
+]
+UNKNOWN = f'{{"versions": {VERSIONS}, "entries": {{"conv2d": {{"{KEY.shape_class}": {{"implementation": "x"}}}}}}}}'
+
+
+@pytest.mark.parametrize("damage", [*DAMAGES, UNKNOWN])
+def test_a_damaged_cache_is_measured_again(cache: Path, damage: str) -> None:
+    cache.parent.mkdir(parents=True)
+    cache.write_text(damage)
+    assert measured.lookup(KEY) is None
+    run, timer, _ = make("triton")
+    measured.measure_and_store(KEY, run, (), timer)
+    measured._entries.cache_clear()
+    assert measured.lookup(KEY) == "triton"
+
+
+def test_a_folder_that_cannot_be_written_costs_only_the_memory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "file").write_text("")
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "file"))
+    measured._entries.cache_clear()
+    run, timer, calls = make("triton")
+    assert measured.measure_and_store(KEY, run, (), timer) == "triton"
+    assert measured.lookup(KEY) == "triton"  # in this process
+    assert calls
+
+
+def test_a_disk_that_is_full_leaves_nothing_behind(cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(*_: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(measured.os, "replace", full)
+    run, timer, _ = make("triton")
+    assert measured.measure_and_store(KEY, run, (), timer) == "triton"
+    assert list(cache.parent.iterdir()) == []
+
+
+def test_without_a_home_the_temporary_folder_serves(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def homeless() -> Path:
+        raise RuntimeError("Could not determine home directory.")
+
+    monkeypatch.delenv("XDG_CACHE_HOME", raising=False)
+    monkeypatch.setattr(measured.Path, "home", homeless)
+    monkeypatch.setattr(measured.tempfile, "gettempdir", lambda: str(tmp_path))
+    assert tmp_path in measured._cache_path("A GPU").parents
+
+
+WRITE = """
+from fastgan.ops import measured
+for number in range(40):
+    key = measured.Key("A GPU (80 GB)", "bias_act", f"class {number}")
+    measured._store(key, {"implementation": "triton"})
+"""
+
+
+def test_two_processes_that_write_at_once_leave_a_whole_file(cache: Path) -> None:
+    other = subprocess.Popen([sys.executable, "-c", WRITE], cwd=ROOT)
+    number = 0
+    while other.poll() is None:
+        number += 1
+        measured._store(KEY._replace(shape_class=f"class {number % 40}"), {"implementation": "triton"})
+        json.loads(cache.read_text())
+    assert other.returncode == 0
+    measured._store(KEY, {"implementation": "triton"})
+    left = measured._read(cache, any_version=False)
+    assert {"conv2d", "bias_act"} == set(left)
+    assert list(cache.parent.iterdir()) == [cache]
