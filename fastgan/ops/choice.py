@@ -22,8 +22,6 @@ VARIABLE = "FASTGAN_IMPL"
 # The ops that choose here; those of csrc/ choose in `fastgan.ops.native_choice`.
 KERNEL_OPS = ("bias_act", "bias_act_grad", "conv2d", "conv2d_weight_grad", "conv_transpose2d")
 
-# Asked here and not where it is needed: torch.compile of torch 2.11 cannot trace the question.
-
 _OLDEST_GPU = (8, 0)
 
 
