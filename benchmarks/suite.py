@@ -60,6 +60,7 @@ def main() -> int:
     target = arguments.target
     try:
         options = read_options(arguments)
+        read_records(options.out)  # what is no record would spoil the report, after all has been measured
         run_benchmarks(
             f"bench-{target}",
             TARGETS.get(target) or {target: BENCHMARKS[target]},

@@ -103,6 +103,16 @@ def test_number_formats_are_compared_by_their_runs() -> None:
     assert "3.2, 4.0 in fp32 and 3.2, 4.0 in bf16" in text
 
 
+def test_the_error_of_the_simulator_is_told() -> None:
+    runs = [
+        {"num_ranks": ranks, "measured": 40.0, "predicted": predicted, "error": predicted / 40 - 1}
+        for ranks, predicted in ((1, 38.0), (2, 44.0))
+    ]
+    text = numbers({Path("a.json"): record(benchmark="calibrate_simulator", runs=runs)})
+    assert "38.0 ms for 40.0 ms on 1, 44.0 ms for 40.0 ms on 2 ranks" in text
+    assert "errors -5%, +10%." in text
+
+
 def test_the_block_is_replaced_and_nothing_else() -> None:
     text = "a\n<!-- numbers -->\nold\n<!-- /numbers -->\nb\n"
     assert replace_block(text, "new") == "a\n<!-- numbers -->\nnew\n<!-- /numbers -->\nb\n"

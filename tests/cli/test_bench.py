@@ -89,6 +89,15 @@ def test_a_report_is_made_from_records(tmp_path: Path) -> None:
     assert list((tmp_path / "report").glob("*.png"))
 
 
+def test_a_folder_with_something_else_in_it_is_told_before_anything_is_measured(tmp_path: Path) -> None:
+    (tmp_path / "other.json").write_text("{}")
+    command = [sys.executable, "-m", "fastgan", "bench", "step", "--quick", "--out", str(tmp_path)]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stdout) == (2, "")
+    reason = "is not a record: benchmark: Field required; give one that a benchmark wrote"
+    assert done.stderr == f"error: {tmp_path / 'other.json'} {reason}\n"
+
+
 @pytest.mark.parametrize("seconds", ["-1", "0", "nan", "inf"])
 def test_a_time_that_is_none_is_refused(seconds: str, capsys: pytest.CaptureFixture[str]) -> None:
     assert run(["bench", "step", "--seconds", seconds]) == 2
