@@ -88,11 +88,11 @@ class EnsembleGeneratorObjective(nn.Module):
 def _terms(opponent: Opponent, images: Tensor, real: Tensor | None, labels: Tensor | None) -> Tensor:
     """[N], each sample's loss against one discriminator."""
     discriminator, loss = opponent
-    fake_logits = discriminator(images, labels)
     if not loss.generator_reads_real:
-        return loss.generator_terms(fake_logits)
+        return loss.generator_terms(discriminator(images, labels))
     if real is None:
         raise ValueError(f"real is None; {type(loss).__name__} compares with real images")
+    # Before the fakes, as in `GeneratorObjective`.
     with torch.no_grad():
         real_logits = discriminator(real, labels)
-    return loss.generator_terms(fake_logits, real_logits)
+    return loss.generator_terms(discriminator(images, labels), real_logits)

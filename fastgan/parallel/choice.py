@@ -22,15 +22,13 @@ class Demands:
     """What a network needs of its engine.
 
     network: as messages call it, for example "generator".
-    differentiates_twice: its loss holds a gradient, as exact penalties do.
-    has_spectral_norm: its layers' weights are read outside of the layers.
+    differentiates_twice: its backward pass goes through a gradient, as that of penalties with the mode double does.
     compresses: gradients are to be sent in fewer bits.
     overlaps: gradients are to be sent while the other network computes.
     """
 
     network: str
     differentiates_twice: bool
-    has_spectral_norm: bool
     compresses: bool
     overlaps: bool
 
@@ -59,8 +57,10 @@ def choose_engine(kind: str, stage: int | None, *, world: World, demands: Demand
     if kind != "deepspeed":
         return EngineChoice(kind)
     chosen = EngineChoice(kind, DEFAULT_STAGE if stage is None else stage)
-    if chosen.stage == 3:
-        _check_stage_3(f"{asked} with parallel.stage=3", demands)
+    if chosen.stage == 3 and demands.differentiates_twice:
+        reason = "cannot differentiate a gradient: its hooks free weights that the second backward pass reads"
+        remedy = "use mode=dual or approximate for each penalty, or stage 2, or fsdp2"
+        raise ConfigError(f"{asked} with parallel.stage=3 {reason}; {remedy}")
     return chosen
 
 
@@ -82,17 +82,4 @@ def check_stages(stage: int | None, engines: Mapping[str, tuple[EngineChoice, in
     if stage is not None and all(choice.kind != "deepspeed" for choice, _ in engines.values()):
         raise ConfigError(
             f"parallel.stage={stage} is only read by deepspeed; leave it out, or use parallel.engine=deepspeed"
-        )
-
-
-def _check_stage_3(asked: str, demands: Demands) -> None:
-    if demands.differentiates_twice:
-        raise ConfigError(
-            f"{asked} cannot differentiate a gradient, and exact penalties need that: its hooks free weights that the "
-            "second backward pass reads; use stage 2 or fsdp2, or mode=approximate for each penalty, or none"
-        )
-    if demands.has_spectral_norm:
-        raise ConfigError(
-            f"{asked} frees the weights that the spectral norm reads before each pass; "
-            "use stage 2 or fsdp2, or spectral_norm=false"
         )

@@ -1,7 +1,7 @@
 """DeepSpeed's ZeRO: stage 0 replicates, 1 shards optimizer state, 2 also gradients, 3 also parameters.
 
-Stage 3 gathers and frees parameters by module hooks, which cannot serve a backward pass through a backward pass: only
-objectives without exact gradient penalties run there.
+Stage 3 gathers and frees parameters by module hooks, and gathers them where they are read. That cannot serve a backward
+pass through a backward pass: the modes `dual` and `approximate` compute penalties there.
 """
 
 import logging

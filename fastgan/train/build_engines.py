@@ -25,7 +25,6 @@ class Side(NamedTuple):
     engine: EngineConfig
     adam: AdamConfig
     differentiates_twice: bool
-    has_spectral_norm: bool
 
 
 def sides(config: RunConfig) -> dict[str, Side]:
@@ -37,14 +36,12 @@ def sides(config: RunConfig) -> dict[str, Side]:
             parallel.discriminator,
             optimizer.discriminator,
             differentiates_twice=_differentiates_twice(config.penalties),
-            has_spectral_norm=config.discriminator.spectral_norm,
         ),
         "generator": Side(
             "parallel.generator",
             parallel.generator,
             optimizer.generator,
             differentiates_twice=False,
-            has_spectral_norm=config.generator.spectral_norm,
         ),
     }
     for index, member in enumerate(config.ensemble.members):
@@ -53,13 +50,12 @@ def sides(config: RunConfig) -> dict[str, Side]:
             member.parallel,
             member.optimizer,
             differentiates_twice=_differentiates_twice(member.penalties),
-            has_spectral_norm=member.network.spectral_norm,
         )
     return found
 
 
 def _differentiates_twice(penalties: tuple[PenaltyConfig, ...]) -> bool:
-    return any(penalty.mode != "approximate" for penalty in penalties)
+    return any(penalty.mode == "double" for penalty in penalties)
 
 
 def build_optimizer(network: nn.Module, config: AdamConfig) -> torch.optim.Adam:
@@ -82,7 +78,6 @@ def choose_engines(config: RunConfig, *, world: World, roles: Roles | None = Non
         demands = Demands(
             network=name,
             differentiates_twice=side.differentiates_twice,
-            has_spectral_norm=side.has_spectral_norm,
             compresses=parallel.compression != "none",
             overlaps=parallel.overlap,
         )

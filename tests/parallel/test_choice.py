@@ -8,11 +8,11 @@ from fastgan.dist import ALONE, World, world_from_environment
 from fastgan.errors import ConfigError
 from fastgan.parallel import Demands, EngineChoice, check_stages, choose_engine
 from fastgan.parallel.zero_config import deepspeed_settings
+from fastgan.train.build_engines import choose_engines
+from fastgan.train.config import load_config
 
 TWO = World(rank=0, num_ranks=2, is_launched=True)
-PLAIN = Demands(
-    network="discriminator", differentiates_twice=False, has_spectral_norm=False, compresses=False, overlaps=False
-)
+PLAIN = Demands(network="discriminator", differentiates_twice=False, compresses=False, overlaps=False)
 
 
 def demands(**changes: bool) -> Demands:
@@ -35,9 +35,8 @@ def test_auto_is_ddp_with_several_processes_and_single_with_one() -> None:
             3,
             TWO,
             {"differentiates_twice": True},
-            "cannot differentiate a gradient.*use stage 2 or fsdp2, or mode=approximate",
+            "cannot differentiate a gradient.*use mode=dual or approximate for each penalty, or stage 2, or fsdp2",
         ),
-        ("deepspeed", 3, TWO, {"has_spectral_norm": True}, "spectral norm reads.*spectral_norm=false"),
         ("fsdp2", None, TWO, {"compresses": True}, "parallel.compression=bf16 is not done by.*use ddp or flat"),
         ("auto", None, ALONE, {"overlaps": True}, "parallel.overlap=true: parallel.engine=single.*has nothing to send"),
         *(
@@ -51,6 +50,17 @@ def test_an_engine_that_cannot_is_refused(
 ) -> None:
     with pytest.raises(ConfigError, match=message):
         choose_engine(kind, stage, world=world, demands=demands(**changes))
+
+
+@pytest.mark.parametrize("mode", ["double", "dual", "approximate"])
+def test_stage_3_takes_the_modes_that_do_not_differentiate_twice(mode: str) -> None:
+    stage_3 = ["parallel.engine=deepspeed", "parallel.stage=3", f"penalties=[{{kind: r1, weight: 1, mode: {mode}}}]"]
+    config = load_config("digits", overrides=stage_3)
+    if mode == "double":
+        with pytest.raises(ConfigError, match=r"discriminator with parallel\.stage=3 cannot differentiate"):
+            choose_engines(config, world=TWO)
+    else:
+        assert choose_engines(config, world=TWO)["discriminator"] == EngineChoice("deepspeed", 3)
 
 
 def test_a_stage_that_nobody_reads_is_refused() -> None:

@@ -39,13 +39,20 @@ MIXED = {
         num_steps=2,
     ),
     **{
-        f"both on {choice.kind}-{choice.stage}, estimated penalties": Case(
+        f"both on {choice.kind}-{choice.stage}, R1 and R2, {mode}": Case(
+            generator=choice, discriminator=choice, penalties=("r1", "r2"), mode=mode
+        )
+        for choice in (EngineChoice("deepspeed", 3), EngineChoice("fsdp2"))
+        for mode in ("dual", "approximate")
+    },
+    **{
+        f"both on {choice.kind}-{choice.stage}, WGAN-GP, dual, several micro-batches, real logits": Case(
             generator=choice,
             discriminator=choice,
-            penalties=("r1", "r2"),
-            mode="approximate",
-            spectral_norm=False,
-            num_steps=2,
+            penalties=("wgan_gp",),
+            mode="dual",
+            micro_batch_images=2,
+            loss="relativistic",
         )
         for choice in (EngineChoice("deepspeed", 3), EngineChoice("fsdp2"))
     },
