@@ -44,8 +44,8 @@ WITH_KERNELS = {
     "discriminator": {"channels": 8, "spectral_norm": True},
 }
 STEPS = ("step with R1", "step without")
-# A copy engine is only found on a GPU; every activation of these networks follows a convolution, which contains it.
-NOT_IN_THE_STEP = {"conv_transpose2d_tma_kernel", "bias_act_kernel"}
+# Copy engines are only found on a GPU; every activation of these networks follows a convolution, which contains it.
+NOT_IN_THE_STEP = {"conv_transpose2d_tma_kernel", "conv2d_tma_kernel", "partial_sums_tma_kernel", "bias_act_kernel"}
 KERNEL_STEPS = ("step with penalties", "step without")
 # Alone in its group, FSDP2 sends nothing, so there is nothing to guard.
 ENGINES = ("single", "flat", "ddp")
