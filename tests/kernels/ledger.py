@@ -2,7 +2,7 @@
 
 `python -m tests.kernels.ledger ARCHITECTURE` prints the resources of one architecture as JSON.
 `python -m tests.kernels.ledger --update` writes ledger.json anew; commit it with the change that caused it.
-The numbers hold for the version of Triton that constraints.txt pins.
+The sizes hold for the version of Triton that constraints.txt pins; no version may spill or miss an instruction.
 """
 
 import functools

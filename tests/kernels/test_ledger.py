@@ -31,40 +31,40 @@ def compiled(architecture: int) -> dict[str, Resources]:
     return resources
 
 
-def ledger(architecture: int) -> dict[str, Resources]:
+def ledger(architecture: int) -> tuple[dict[str, Resources], bool]:
+    """What the ledger says, and whether it is of this version of Triton."""
     content = json.loads(LEDGER.read_text(encoding="utf-8"))
-    triton = pytest.importorskip("triton")
-    if content["triton"] != triton.__version__:
-        pytest.skip(f"the ledger is of Triton {content['triton']}, this is {triton.__version__}")
     resources: dict[str, Resources] = content[f"sm_{architecture}"]
-    return resources
+    return resources, content["triton"] == pytest.importorskip("triton").__version__
 
 
-def findings(now: dict[str, Resources], before: dict[str, Resources]) -> list[str]:
-    """What is worse than before, in sentences."""
+def findings(now: dict[str, Resources], before: dict[str, Resources], *, same_compiler: bool = True) -> list[str]:
+    """What is worse than before, in sentences; sizes are compared only where one compiler made both."""
     if now.keys() != before.keys():
         return [f"only in the ledger or only in the code: {name}" for name in sorted(now.keys() ^ before.keys())]
     found = []
     for name, one in now.items():
+        then = before[name]
         if one["spills"]:
             found.append(f"{name}: {one['spills']} accesses to local memory")
-        if one["registers"] > GROWTH * before[name]["registers"]:
-            found.append(f"{name}: {one['registers']} registers, the ledger says {before[name]['registers']}")
-        if one["shared_bytes"] > before[name]["shared_bytes"]:
-            found.append(f"{name}: {one['shared_bytes']} bytes shared, the ledger says {before[name]['shared_bytes']}")
+        if same_compiler and one["registers"] > GROWTH * then["registers"]:
+            found.append(f"{name}: {one['registers']} registers, the ledger says {then['registers']}")
+        if same_compiler and one["shared_bytes"] > then["shared_bytes"]:
+            found.append(f"{name}: {one['shared_bytes']} bytes shared, the ledger says {then['shared_bytes']}")
         if name.endswith(MATRIX_KERNELS) and not one["tensor_cores"]:
             found.append(f"{name}: no tensor core instruction")
         if "_tma_" in name and not one["tma"]:
             found.append(f"{name}: no tensor copy instruction")
-        if one["tensor_cores"] != before[name]["tensor_cores"] or one["tma"] != before[name]["tma"]:
-            found.append(f"{name}: other instructions than {before[name]['tensor_cores']}, tma {before[name]['tma']}")
+        if one["tensor_cores"] != then["tensor_cores"] or one["tma"] != then["tma"]:
+            found.append(f"{name}: other instructions than {then['tensor_cores']}, tma {then['tma']}")
     return found
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("architecture", ARCHITECTURES)
 def test_no_kernel_needs_more_than_the_ledger_says(architecture: int) -> None:
-    found = findings(compiled(architecture), ledger(architecture))
+    before, same_compiler = ledger(architecture)
+    found = findings(compiled(architecture), before, same_compiler=same_compiler)
     assert not found, "\n".join([f"{REMEDY}:", *found])
 
 
@@ -85,3 +85,11 @@ def test_each_regression_is_found(change: Resources) -> None:
 
 def test_ten_percent_more_registers_pass() -> None:
     assert findings({"a": GOOD | {"registers": 110}}, {"a": GOOD}) == []
+
+
+def test_another_compiler_may_need_more_but_must_not_spill() -> None:
+    before = {"a / conv2d_kernel": GOOD}
+    larger = {"a / conv2d_kernel": GOOD | {"registers": 200, "shared_bytes": 4096}}
+    assert findings(larger, before, same_compiler=False) == []
+    for change in ({"spills": 1}, {"tensor_cores": []}, {"tma": True}):
+        assert findings({"a / conv2d_kernel": GOOD | change}, before, same_compiler=False)
