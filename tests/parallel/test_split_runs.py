@@ -103,7 +103,7 @@ def test_a_signal_to_one_process_ends_the_run_with_a_checkpoint(two_ranks: Ranks
     ended = two_ranks.run(split_runs.run, run, [*SPLIT, "total_images=8000"], 2.0, 5)
     assert [one.code for one in ended] == [143, 143]
     # Noticed in step 5, known to all two steps later.
-    assert [path.name for path in list_checkpoints(run)] == [f"{8 * (5 + 2 + 1):09d}"]
+    assert [path.name for path in list_checkpoints(run)] == [f"{8 * (8 + 2 + 1):09d}"]
 
 
 def test_what_is_predicted_is_said_and_too_little_is_refused_by_all(two_ranks: Ranks, workplace: Path) -> None:
