@@ -25,6 +25,7 @@ _MARKS = (
     "NCCL",
     "Connection closed by peer",
     "Connection reset",
+    "caused pair closure",
     "ProcessGroupWrapper",
     "mismatch between coll",
 )
