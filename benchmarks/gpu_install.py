@@ -14,6 +14,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]
+RECORD = ROOT / "fastgan" / "native_build.txt"
 PIP = ("pip", "install", "--no-build-isolation", "--no-deps", "--no-index", "--disable-pip-version-check")
 
 _FINDER = '''"""Lets fastgan.kernels be imported from a checkout that is not installed."""
@@ -41,12 +42,22 @@ def install(site: Path, *, pip: Sequence[str] = PIP, is_dry_run: bool = False) -
     """What became of it, in a sentence."""
     options = ["--dry-run", "--quiet"] if is_dry_run else ["--quiet"]
     done = subprocess.run([sys.executable, "-m", *pip, *options, "-e", "."], cwd=ROOT, check=False)
+    if done.returncode == 0 and is_dry_run:
+        return "pip would install the checkout"
     if done.returncode == 0:
-        return "pip would install the checkout" if is_dry_run else "pip has installed the checkout"
+        return f"note: pip has installed the checkout; csrc/ is {_build_record()}"
     site.mkdir(parents=True, exist_ok=True)
     # Python runs a module of this name at its start.
     (site / "sitecustomize.py").write_text(_FINDER.format(folder=str(ROOT / "kernels")), encoding="utf-8")
     return f"note: pip failed; {site} on PYTHONPATH stands in for the installation, and csrc/ is not built"
+
+
+def _build_record() -> str:
+    """What setup.py has left: how the library was built, or why it was not."""
+    try:
+        return RECORD.read_text(encoding="utf-8").strip()
+    except OSError:
+        return f"not built: setup.py has left no {RECORD.name}"
 
 
 def main() -> int:

@@ -1,26 +1,30 @@
 """Tests and measures on a new GPU machine within a time budget; `launch/gpu_suite.sh` starts it.
 
 Standard library only: it must say what is missing where something is. Each part is a process of its own, so that a
-kernel that spoils its CUDA context spoils one part. The summary is rewritten after each part.
+kernel that spoils its CUDA context spoils one part. The summary is rewritten after each part; a signal ends the part
+that runs, which still writes its record, and then the suite.
 """
 
 from __future__ import annotations
 
 import argparse
+import contextlib
 import json
+import math
 import os
 import shutil
 import signal
 import subprocess
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
 from benchmarks.gpu_suite_parts import PARTS, ROOT, SITE, USUAL_MINUTES, Context, NothingToDoError, Part
 
 MUST_END = {"install", "tests", "sanitizer"}
+_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 # What a part says in a line of its own beginning with this stands in the summary.
 NOTE = "note: "
 _LEAST_SECONDS = 5.0
@@ -28,8 +32,12 @@ _LEAST_SECONDS = 5.0
 _GRACE_SECONDS = 10.0
 
 
+class _StoppedError(BaseException):
+    """A signal has come, which the message names. No Exception: nothing on the way may take it for a failure."""
+
+
 class Outcome(NamedTuple):
-    """status: passed, FAILED, TIME OVER, nothing to do, or not begun. note: the last line of a failure, or why."""
+    """status: passed, FAILED, TIME OVER, STOPPED, nothing to do, or not begun. note: a failure's last line, or why."""
 
     part: str
     status: str
@@ -45,8 +53,9 @@ def run_suite(parts: Sequence[Part], context: Context, *, minutes: float) -> lis
         share = part.minutes / USUAL_MINUTES
         left = minutes * 60 - _GRACE_SECONDS - (time.monotonic() - began)
         seconds = min(share * minutes * 60, left)
-        if left < _LEAST_SECONDS:
-            outcomes.append(Outcome(part.name, "not begun", note=f"{minutes:g} minutes are over"))
+        stopped = next((outcome.note for outcome in outcomes if outcome.status == "STOPPED"), None)
+        if stopped is not None or left < _LEAST_SECONDS:
+            outcomes.append(Outcome(part.name, "not begun", note=stopped or f"{minutes:g} minutes are over"))
         else:
             sys.stdout.write(f"== {part.name}, up to {seconds:.0f} s\n")
             outcomes.append(run_part(part, context._replace(seconds=seconds)))
@@ -56,26 +65,48 @@ def run_suite(parts: Sequence[Part], context: Context, *, minutes: float) -> lis
 
 def run_part(part: Part, context: Context) -> Outcome:
     """All commands of the part, their output kept in OUT/PART.log."""
-    began = time.monotonic()
-    status, note = "passed", ""
-    with (context.out / f"{part.name}.log").open("wb") as log:
-        try:
-            for command in part.commands(context):
-                left = context.seconds - (time.monotonic() - began)
-                code = run_command(command, log.fileno(), seconds=left, site=context.out / SITE)
-                if code is None:
-                    status = "TIME OVER"
-                    break
-                if code and status != "FAILED":
-                    # Later commands of the part may write more, but this is why.
-                    status, note = "FAILED", _last_line(context.out / f"{part.name}.log")
-        except NothingToDoError as reason:
-            status, note = "nothing to do", str(reason)
-    if status == "TIME OVER":
-        note = _last_line(context.out / f"{part.name}.log")
-    elif status == "passed":
-        note = _last_line(context.out / f"{part.name}.log", beginning=NOTE).removeprefix(NOTE)
+    began, path = time.monotonic(), context.out / f"{part.name}.log"
+    try:
+        with path.open("wb") as log, _signals_raise():
+            status, note = _run_commands(part, context, log.fileno(), began=began)
+    except NothingToDoError as reason:
+        status, note = "nothing to do", str(reason)
+    except _StoppedError as name:
+        status, note = "STOPPED", f"stopped by {name}"
     return Outcome(part.name, status, round(time.monotonic() - began, 1), note)
+
+
+def _run_commands(part: Part, context: Context, log: int, *, began: float) -> tuple[str, str]:
+    """Status and note of the part; a command that fails does not end it, but its complaint is the part's."""
+    path, failure = context.out / f"{part.name}.log", None
+    for command in part.commands(context):
+        left = context.seconds - (time.monotonic() - began)
+        code = run_command(command, log, seconds=left, site=context.out / SITE)
+        if code is None:
+            return ("TIME OVER", _last_line(path)) if failure is None else ("FAILED", failure)
+        if code and failure is None:
+            failure = _last_line(path)
+    if failure is not None:
+        return "FAILED", failure
+    return "passed", _last_line(path, beginning=NOTE).removeprefix(NOTE)
+
+
+@contextlib.contextmanager
+def _signals_raise() -> Iterator[None]:
+    """Within, the first of _SIGNALS raises _StoppedError; what ends then cannot be stopped once more."""
+
+    def stop(number: int, frame: object) -> None:
+        del frame
+        for other in _SIGNALS:
+            signal.signal(other, signal.SIG_IGN)
+        raise _StoppedError(signal.Signals(number).name)
+
+    before = {number: signal.signal(number, stop) for number in _SIGNALS}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
 
 
 def run_command(command: Sequence[str], log: int, *, seconds: float, site: Path) -> int | None:
@@ -104,15 +135,16 @@ def run_command(command: Sequence[str], log: int, *, seconds: float, site: Path)
 
 
 def _end(process: subprocess.Popen[bytes]) -> None:
-    """Ends the process's whole session, kindly first."""
-    for number in (signal.SIGTERM, signal.SIGKILL):
-        if process.poll() is not None:
-            return
-        os.killpg(process.pid, number)
-        try:
+    """Ends the process, kindly first, and then whatever is left of its session."""
+    if process.poll() is None:
+        os.killpg(process.pid, signal.SIGTERM)
+        with contextlib.suppress(subprocess.TimeoutExpired):
             process.wait(timeout=_GRACE_SECONDS)
-        except subprocess.TimeoutExpired:
-            continue
+    with contextlib.suppress(ProcessLookupError):
+        os.killpg(process.pid, signal.SIGKILL)
+    # Not for ever: what waits for a driver that hangs cannot even be killed.
+    with contextlib.suppress(subprocess.TimeoutExpired):
+        process.wait(timeout=_GRACE_SECONDS)
 
 
 def _last_line(path: Path, *, beginning: str = "") -> str:
@@ -153,7 +185,7 @@ def choose_parts(only: str | None) -> list[Part]:
 
 
 def main() -> int:
-    """Command line; the exit code is 1 if a part failed, or the tests did not come to their end."""
+    """Command line; the exit code is 1 if a part failed or was stopped, or the tests did not come to their end."""
     parser = argparse.ArgumentParser(prog="launch/gpu_suite.sh", description=__doc__)
     parser.add_argument("--out", type=Path, required=True, help="folder of results, made if it does not exist")
     parser.add_argument("--minutes", type=float, default=USUAL_MINUTES, help="time budget (%(default)s)")
@@ -165,8 +197,8 @@ def main() -> int:
         parts = choose_parts(arguments.only)
     except ValueError as error:
         parser.error(str(error))
-    if not arguments.minutes > 0:
-        parser.error(f"--minutes {arguments.minutes:g} must be greater than 0")
+    if not 0 < arguments.minutes < math.inf:
+        parser.error(f"--minutes {arguments.minutes:g} must be a positive number")
     if not arguments.dry_run and not has_gpu():
         parser.error("this machine has no NVIDIA GPU; --dry-run tries the suite on a CPU")
     out = (arguments.relative_to / arguments.out).resolve()
@@ -188,7 +220,7 @@ def has_gpu() -> bool:
 
 def exit_code(outcomes: Sequence[Outcome]) -> int:
     """A measurement may be cut short; what says that the machine computes rightly may not."""
-    failed = any(outcome.status == "FAILED" for outcome in outcomes)
+    failed = any(outcome.status in {"FAILED", "STOPPED"} for outcome in outcomes)
     cut_short = any(outcome.status in {"TIME OVER", "not begun"} and outcome.part in MUST_END for outcome in outcomes)
     return 1 if failed or cut_short else 0
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import os
 import shutil
 import sys
 from collections.abc import Callable
@@ -13,6 +14,9 @@ ROOT = Path(__file__).resolve().parents[1]
 # Without these no part runs; everything else is optional.
 NEEDED = ("torch", "numpy", "pydantic", "yaml", "PIL", "safetensors", "rich", "typer", "pytest")
 NEEDED_ON_A_GPU = ("triton",)
+_SEES_GPU = (
+    "import torch; raise SystemExit(0 if torch.cuda.is_available() else f'torch {torch.__version__} sees no GPU')"
+)
 
 # Folder of the results that later parts find modules in, if the tree could not be installed.
 SITE = "site"
@@ -44,21 +48,33 @@ def install(context: Context) -> list[list[str]]:
     check = f"import importlib.util as u; missing = [n for n in {needed} if u.find_spec(n) is None]; "
     check += "raise SystemExit(f'missing: {missing}; carry their wheels along' if missing else 0)"
     place = ["--site", str(context.out / SITE), *(["--dry-run"] if context.is_dry_run else [])]
-    return [_python("-c", check), _module("benchmarks.gpu_install", *place), _module("fastgan", "doctor")]
+    steps = [_python("-c", check), _module("benchmarks.gpu_install", *place), _module("fastgan", "doctor")]
+    return [*steps, *_gpu_check(context)]
+
+
+def _gpu_check(context: Context) -> list[list[str]]:
+    """Fails where torch would quietly take the CPU instead; a try on the CPU needs none."""
+    return [] if context.is_dry_run else [_python("-c", _SEES_GPU)]
 
 
 def tests(context: Context) -> list[list[str]]:
     """Those marked gpu, kernels before all; a try only collects them."""
     # Another version of torch may warn where the pinned one does not.
     pytest = _module("pytest", "-q", "-W", "default", "-p", "no:cacheprovider", "-m", "gpu")
-    return [[*pytest, *(["--collect-only"] if context.is_dry_run else []), *gpu_test_files(ROOT / "tests")]]
+    run = [*pytest, *(["--collect-only"] if context.is_dry_run else []), *gpu_test_files(ROOT / "tests")]
+    return [*_gpu_check(context), run]
 
 
 def sanitizer(context: Context) -> list[list[str]]:
     """The tests of the native kernels under compute-sanitizer, which finds accesses out of bounds and races."""
-    if context.is_dry_run or shutil.which("compute-sanitizer") is None:
-        raise NothingToDoError("not part of a dry run" if context.is_dry_run else "compute-sanitizer is not on PATH")
-    return [["env", f"PYTHON={sys.executable}", "bash", "launch/sanitize.sh"]]
+    if context.is_dry_run:
+        raise NothingToDoError("not part of a dry run")
+    # Where setup.py looks for nvcc, which comes with it.
+    home = [str(Path(os.environ["CUDA_HOME"]) / "bin")] if "CUDA_HOME" in os.environ else []
+    path = os.pathsep.join([*home, os.environ.get("PATH", ""), "/usr/local/cuda/bin"])
+    if shutil.which("compute-sanitizer", path=path) is None:
+        raise NothingToDoError("no compute-sanitizer in CUDA_HOME, PATH or /usr/local/cuda/bin")
+    return [["env", f"PATH={path}", f"PYTHON={sys.executable}", "bash", "launch/sanitize.sh"]]
 
 
 def measure(*targets: str) -> Callable[[Context], list[list[str]]]:
@@ -67,9 +83,9 @@ def measure(*targets: str) -> Callable[[Context], list[list[str]]]:
     def commands(context: Context) -> list[list[str]]:
         # A case that has begun is finished: its time, the start and the record come on top.
         seconds = f"{0.7 * context.seconds / len(targets):.0f}"
-        quick = ["--quick", "--device", "cpu"] if context.is_dry_run else []
+        how = ["--quick", "--device", "cpu"] if context.is_dry_run else ["--device", "cuda"]
         out = str(context.out / "records")
-        return [_module("benchmarks.suite", target, "--seconds", seconds, "--out", out, *quick) for target in targets]
+        return [_module("benchmarks.suite", target, "--seconds", seconds, "--out", out, *how) for target in targets]
 
     return commands
 

@@ -2,6 +2,7 @@
 
 import json
 import os
+import signal
 import subprocess
 import sys
 import time
@@ -9,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from benchmarks import gpu_install, gpu_suite, suite
+from benchmarks import gpu_install, gpu_suite, gpu_suite_parts, suite
 from benchmarks.gpu_suite import Outcome, choose_parts, run_command, run_suite
 from benchmarks.gpu_suite_parts import PARTS, USUAL_MINUTES, Context, NothingToDoError, Part, gpu_test_files, measure
 from benchmarks.record import read_records
@@ -50,18 +51,70 @@ def test_each_part_leaves_a_summary_before_the_next_begins(tmp_path: Path) -> No
 
 
 def test_a_part_that_takes_too_long_is_ended_with_its_children(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(gpu_suite, "_LEAST_SECONDS", 0.0)
-    pid = tmp_path / "pid"
-    child = (
-        f"import subprocess, sys; p = subprocess.Popen(['sleep', '60']); open({str(pid)!r}, 'w').write(str(p.pid)); "
-    )
-    slow = part("slow", child + "p.wait()", minutes=USUAL_MINUTES)
+    shorten(monkeypatch)
+    slow = part("slow", with_stubborn_child(tmp_path / "pid"), minutes=USUAL_MINUTES)
     began = time.monotonic()
-    run_suite([slow], Context(tmp_path, is_dry_run=True), minutes=16 / 60)
+    run_suite([slow], Context(tmp_path, is_dry_run=True), minutes=4 / 60)
     assert time.monotonic() - began < 45
     assert outcomes(tmp_path)["slow"][0] == "TIME OVER"
+    assert has_ended(tmp_path / "pid")
+
+
+def test_a_failure_is_not_hidden_by_the_end_of_the_time(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    shorten(monkeypatch)
+    bad = part("bad", "raise SystemExit('why')", "import time; time.sleep(60)", minutes=USUAL_MINUTES)
+    run_suite([bad], Context(tmp_path, is_dry_run=True), minutes=2 / 60)
+    assert outcomes(tmp_path) == {"bad": ("FAILED", "why")}
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
+def test_a_signal_ends_the_part_that_runs_and_the_summary_says_so(tmp_path: Path, number: signal.Signals) -> None:
+    program = (
+        "import sys; from pathlib import Path; from benchmarks.gpu_suite import exit_code, run_suite; "
+        "from benchmarks.gpu_suite_parts import Context, Part; "
+        "part = lambda name, text: Part(name, 8.0, lambda context: [[sys.executable, '-c', text]]); "
+        f"slow = part('slow', {with_stubborn_child(tmp_path / 'pid')!r}); "
+        "parts = [part('done', 'pass'), slow, part('next', 'pass')]; "
+        f"sys.exit(10 + exit_code(run_suite(parts, Context(Path({str(tmp_path)!r}), True), minutes=8)))"
+    )
+    suite_process = subprocess.Popen([sys.executable, "-c", program], cwd=ROOT, stdout=subprocess.DEVNULL)
+    while not (tmp_path / "pid").exists():
+        assert suite_process.poll() is None
+        time.sleep(0.02)
+    suite_process.send_signal(number)
+    assert suite_process.wait(timeout=60) == 11
+    why = f"stopped by {number.name}"
+    assert outcomes(tmp_path) == {"done": ("passed", ""), "slow": ("STOPPED", why), "next": ("not begun", why)}
+    assert has_ended(tmp_path / "pid")
+
+
+def shorten(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A budget of seconds is enough."""
+    monkeypatch.setattr(gpu_suite, "_LEAST_SECONDS", 0.0)
+    monkeypatch.setattr(gpu_suite, "_GRACE_SECONDS", 1.0)
+
+
+def with_stubborn_child(pid: Path) -> str:
+    """A program that ends when it is told to, with a child that does not, whose number it writes to `pid`."""
+    return (
+        "import os, subprocess; "
+        "p = subprocess.Popen(['sh', '-c', 'trap \"\" TERM; echo ready; exec sleep 60'], stdout=subprocess.PIPE); "
+        f"p.stdout.readline(); open({str(pid) + '.new'!r}, 'w').write(str(p.pid)); "
+        f"os.replace({str(pid) + '.new'!r}, {str(pid)!r}); p.wait()"
+    )
+
+
+def has_ended(pid: Path) -> bool:
+    """Whether the process whose number stands in `pid` has ended, or does so within ten seconds."""
     stat = Path(f"/proc/{pid.read_text()}/stat")
-    assert not stat.exists() or stat.read_text().split()[2] == "Z"
+    for _ in range(100):
+        try:
+            if stat.read_text().split()[2] == "Z":
+                return True
+        except OSError:
+            return True
+        time.sleep(0.1)
+    return False
 
 
 def test_parts_beyond_the_budget_are_not_begun(tmp_path: Path) -> None:
@@ -95,7 +148,13 @@ def test_what_a_part_notes_and_why_it_failed_stand_in_the_summary(tmp_path: Path
 
 @pytest.mark.parametrize(
     ("part", "status", "code"),
-    [("conv", "TIME OVER", 0), ("conv", "FAILED", 1), ("tests", "TIME OVER", 1), ("install", "not begun", 1)],
+    [
+        ("conv", "TIME OVER", 0),
+        ("conv", "FAILED", 1),
+        ("conv", "STOPPED", 1),
+        ("tests", "TIME OVER", 1),
+        ("install", "not begun", 1),
+    ],
 )
 def test_tests_must_come_to_their_end(part: str, status: str, code: int) -> None:
     assert gpu_suite.exit_code([Outcome("step", "passed"), Outcome(part, status)]) == code
@@ -109,7 +168,8 @@ def test_no_gpu_and_no_folder_are_told_in_one_line(
     for words, said in (
         (["--out", "x"], "this machine has no NVIDIA GPU; --dry-run tries the suite on a CPU"),
         (["--dry-run", "--out", str(tmp_path / "file")], "File exists; choose another folder"),
-        (["--dry-run", "--minutes", "0", "--out", "x"], "--minutes 0 must be greater than 0"),
+        (["--dry-run", "--minutes", "0", "--out", "x"], "--minutes 0 must be a positive number"),
+        (["--dry-run", "--minutes", "inf", "--out", "x"], "--minutes inf must be a positive number"),
     ):
         monkeypatch.setattr(sys, "argv", ["gpu_suite", *words])
         with pytest.raises(SystemExit) as caught:
@@ -130,6 +190,7 @@ def test_targets_of_a_part_share_its_time(tmp_path: Path) -> None:
     commands = measure("conv2d", "step")(Context(tmp_path, is_dry_run=False, seconds=100))
     assert [command[3] for command in commands] == ["conv2d", "step"]
     assert all(command[4:6] == ["--seconds", "35"] for command in commands)
+    assert all(command[-2:] == ["--device", "cuda"] for command in commands)
     assert "--quick" not in commands[0]
     assert measure("conv2d")(Context(tmp_path, is_dry_run=True))[0][-3:] == ["--quick", "--device", "cpu"]
 
@@ -154,6 +215,44 @@ def test_what_pip_cannot_install_is_imported_from_the_checkout(tmp_path: Path) -
     done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     assert done.stdout.strip() == str(ROOT / "kernels")
+
+
+def test_what_pip_installs_says_whether_the_native_library_was_built(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(gpu_install, "RECORD", tmp_path / "record.txt")
+    monkeypatch.setattr(gpu_install.subprocess, "run", lambda *_, **__: subprocess.CompletedProcess([], 0))
+    assert gpu_install.install(tmp_path).startswith("note: pip has installed the checkout; csrc/ is not")
+    (tmp_path / "record.txt").write_text("not built: no nvcc\n")
+    assert gpu_install.install(tmp_path).endswith("csrc/ is not built: no nvcc")
+
+
+@pytest.mark.parametrize(("sees", "code"), [(True, 0), (False, 1)])
+def test_where_torch_sees_no_gpu_install_and_tests_fail(tmp_path: Path, sees: bool, code: int) -> None:
+    stand_in = "class cuda:\n    is_available = staticmethod(lambda: {})\n__version__ = '9'\n"
+    (tmp_path / "torch.py").write_text(stand_in.format(sees))
+    context = Context(tmp_path, is_dry_run=False)
+    for commands in (gpu_suite_parts.install(context), gpu_suite_parts.tests(context)):
+        (check,) = (command for command in commands if "is_available" in command[-1])
+        environment = os.environ | {"PYTHONPATH": str(tmp_path)}
+        done = subprocess.run(check, env=environment, capture_output=True, text=True, check=False)
+        assert done.returncode == code
+        assert done.stderr == ("" if sees else "torch 9 sees no GPU\n")
+
+
+def test_a_missing_compute_sanitizer_is_told_and_one_beside_nvcc_is_found(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    context = Context(tmp_path, is_dry_run=False)
+    monkeypatch.setenv("CUDA_HOME", str(tmp_path))
+    with monkeypatch.context() as patch:
+        patch.setattr(gpu_suite_parts.shutil, "which", lambda name, path: None)
+        with pytest.raises(NothingToDoError, match="no compute-sanitizer in CUDA_HOME, PATH or /usr/local/cuda/bin"):
+            gpu_suite_parts.sanitizer(context)
+    (tmp_path / "bin").mkdir()
+    (tmp_path / "bin" / "compute-sanitizer").touch(mode=0o755)
+    ((_, path, *_),) = gpu_suite_parts.sanitizer(context)
+    assert path.startswith(f"PATH={tmp_path / 'bin'}:")
 
 
 def test_later_parts_find_the_stand_in_first(tmp_path: Path) -> None:
