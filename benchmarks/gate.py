@@ -60,6 +60,10 @@ def limit_of_others(yardstick_error: float, dtype: torch.dtype, *, factor: float
     return max(factor * yardstick_error, torch.finfo(dtype).eps, _ROUNDING)
 
 
+# How every complaint begins.
+WRONG = "wrong result"
+
+
 def complaint(error: float, limit: float) -> str | None:
     """Why the result is wrong, or None if it is right."""
-    return None if error <= limit else f"wrong result: error {error:.2g} against float64 is above {limit:.2g}"
+    return None if error <= limit else f"{WRONG}: error {error:.2g} against float64 is above {limit:.2g}"

@@ -17,23 +17,19 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
 
 from benchmarks.gpu_suite_parts import PARTS, ROOT, SITE, USUAL_MINUTES, Context, NothingToDoError, Part
+from benchmarks.stop import StoppedError, stop_signals_raise
 
 MUST_END = {"install", "tests", "sanitizer"}
-_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 # What a part says in a line of its own beginning with this stands in the summary.
 NOTE = "note: "
 _LEAST_SECONDS = 5.0
 # For a benchmark that has to end to write its record; within the budget.
 _GRACE_SECONDS = 10.0
-
-
-class _StoppedError(BaseException):
-    """A signal has come, which the message names. No Exception: nothing on the way may take it for a failure."""
 
 
 class Outcome(NamedTuple):
@@ -67,11 +63,11 @@ def run_part(part: Part, context: Context) -> Outcome:
     """All commands of the part, their output kept in OUT/PART.log."""
     began, path = time.monotonic(), context.out / f"{part.name}.log"
     try:
-        with path.open("wb") as log, _signals_raise():
+        with path.open("wb") as log, stop_signals_raise():
             status, note = _run_commands(part, context, log.fileno(), began=began)
     except NothingToDoError as reason:
         status, note = "nothing to do", str(reason)
-    except _StoppedError as name:
+    except StoppedError as name:
         status, note = "STOPPED", f"stopped by {name}"
     return Outcome(part.name, status, round(time.monotonic() - began, 1), note)
 
@@ -89,24 +85,6 @@ def _run_commands(part: Part, context: Context, log: int, *, began: float) -> tu
     if failure is not None:
         return "FAILED", failure
     return "passed", _last_line(path, beginning=NOTE).removeprefix(NOTE)
-
-
-@contextlib.contextmanager
-def _signals_raise() -> Iterator[None]:
-    """Within, the first of _SIGNALS raises _StoppedError; what ends then cannot be stopped once more."""
-
-    def stop(number: int, frame: object) -> None:
-        del frame
-        for other in _SIGNALS:
-            signal.signal(other, signal.SIG_IGN)
-        raise _StoppedError(signal.Signals(number).name)
-
-    before = {number: signal.signal(number, stop) for number in _SIGNALS}
-    try:
-        yield
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
 
 
 def run_command(command: Sequence[str], log: int, *, seconds: float, site: Path) -> int | None:

@@ -269,7 +269,7 @@ def measure_cases(
 ) -> bool:
     """Hands the rows of each case to `on_rows` as they come, completed by `finish`.
 
-    No case begins once `is_over`.
+    No case begins once `is_over`. One that fails, say for want of memory, has rows that say so.
 
     Returns:
         Whether all cases were measured.
@@ -277,8 +277,17 @@ def measure_cases(
     for case in cases:
         if is_over():
             return False
-        on_rows([finish(row) for row in measure_case(case, settings, ceilings)])
+        on_rows(_rows_of(case, settings, ceilings, finish))
+    return True
+
+
+def _rows_of(case: Case, settings: Settings, ceilings: Ceilings | None, finish: Callable[[Row], Row]) -> list[Row]:
+    try:
+        rows = [finish(row) for row in measure_case(case, settings, ceilings)]
         # A case on a GPU may need all of its memory.
         if case.device.type == "cuda":
             torch.cuda.empty_cache()
-    return True
+    except Exception as error:  # the other cases go on
+        found = _Findings({}, {provider.name: _reason(error) for provider in case.providers}, {}, {}, {}, {})
+        return [_row(case, provider, found, ceilings) for provider in case.providers]
+    return rows

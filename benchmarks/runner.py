@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 import argparse
-import contextlib
 import itertools
 import math
-import signal
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -16,13 +14,15 @@ import torch
 
 from benchmarks.ceilings import measure_ceilings
 from benchmarks.compare import compare_rows, environment_differences
+from benchmarks.gate import WRONG
 from benchmarks.harness import Case, measure_cases
 from benchmarks.machine import computes_bf16, default_device, gpu_clocks
 from benchmarks.record import Record, read_record, require_writable, write_record
 from benchmarks.rows import Ceilings, Figures, Row
+from benchmarks.stop import StoppedError, stop_signals_raise
 from benchmarks.text import row_line
 from benchmarks.timing import FULL, QUICK
-from fastgan.errors import ConfigError, FastganError
+from fastgan.errors import ConfigError, DataError, FastganError
 from fastgan.train.log import fail, say, warn
 
 DEFAULT_OUT = Path("runs/bench")
@@ -77,40 +77,48 @@ def run_benchmarks(
     """Measures the cases of all `benchmarks`, says each row, and writes one record.
 
     Args:
-        title: part of the record's name.
+        title: part of the record's name, whose path is returned.
         module: that was run, within the folder of benchmarks.
-    Returns:
-        The path of the record.
     Raises:
-        DataError: if `options.compare` is no record, or `options.out` cannot be written.
+        DataError: if `options.compare` is no record with rows, or `options.out` cannot be written.
+        Exception: of a benchmark that cannot make its cases, once the record of those before it is written.
     """
     # Looked at first: an hour later would be late.
     require_writable(options.out)
-    earlier = None if options.compare is None else read_record(options.compare)
+    earlier = None if options.compare is None else _comparable(options.compare)
     clocks = [gpu_clocks()]
-    figures, is_complete = measure(benchmarks, options, finish=finish)
+    found = measure(benchmarks, options, finish=finish)
     clocks.append(gpu_clocks())
     configuration = {
         "benchmarks": list(benchmarks),
         "device": options.device.type,
         "quick": options.is_quick,
-        "complete": is_complete,
+        "complete": found.is_complete,
         "gpu_clocks_before_and_after": clocks,
     }
-    facts = figures.model_dump(mode="json", exclude_none=True)
+    facts = found.figures.model_dump(mode="json", exclude_none=True)
     path = write_record(title, facts, configuration=configuration, records_dir=options.out, module=module)
     say(f"record: {path}")
+    _say_wrong_ones(found.figures.rows)
     if earlier is not None:
         _say_comparison(earlier, read_record(path))
+    if found.error is not None:
+        raise found.error
     return path
 
 
-def measure(
-    benchmarks: Mapping[str, MakeCases], options: Options, *, finish: Finish = lambda row: row
-) -> tuple[Figures, bool]:
-    """The rows of all benchmarks, each said as it comes, with the ceilings; and whether no case was left out.
+class Measured(NamedTuple):
+    """What has been found, whether no case was left out, and what ended it early, if that was no signal."""
 
-    SIGTERM ends it early with the rows that it has.
+    figures: Figures
+    is_complete: bool
+    error: Exception | None = None
+
+
+def measure(benchmarks: Mapping[str, MakeCases], options: Options, *, finish: Finish = lambda row: row) -> Measured:
+    """The rows of all benchmarks, each said as it comes, with the ceilings.
+
+    A signal or an error ends it early with the rows that it has.
     """
     ends = math.inf if options.seconds is None else time.monotonic() + options.seconds
     ceilings = measure_ceilings(options.device, dtypes=_dtypes(options), is_quick=options.is_quick)
@@ -118,6 +126,7 @@ def measure(
     if options.device.type == "cpu":
         say("measured on a CPU: these times mean nothing for GPUs")
     rows: list[Row] = []
+    error: Exception | None = None
 
     def on_rows(measured: list[Row]) -> None:
         rows.extend(measured)
@@ -125,7 +134,7 @@ def measure(
             say(row_line(row, base=measured[0]))
 
     try:
-        with _sigterm_raises():
+        with stop_signals_raise():
             is_complete = measure_cases(
                 itertools.chain.from_iterable(make_cases(options) for make_cases in benchmarks.values()),
                 QUICK if options.is_quick else FULL,
@@ -134,28 +143,25 @@ def measure(
                 on_rows=on_rows,
                 is_over=lambda: time.monotonic() > ends,
             )
-    except _TerminatedError:
+    except StoppedError as name:
         is_complete = False
-    return Figures(rows=tuple(rows), ceilings=ceilings), is_complete
+        warn(f"{name} has ended the measurement early")
+    except Exception as failure:  # the caller raises it again
+        is_complete, error = False, failure
+    return Measured(Figures(rows=tuple(rows), ceilings=ceilings), is_complete, error)
 
 
-class _TerminatedError(BaseException):
-    """SIGTERM has come. No Exception: a provider that fails must not swallow it."""
+def _comparable(path: Path) -> Record:
+    record = read_record(path)
+    if not record.rows().rows:
+        raise DataError(f"--compare {path} holds no rows; give a record that `fastgan bench` wrote")
+    return record
 
 
-@contextlib.contextmanager
-def _sigterm_raises() -> Iterator[None]:
-    """Within, SIGTERM raises _TerminatedError between two lines of Python; afterwards it means what it meant before."""
-
-    def end(number: int, frame: object) -> None:
-        del number, frame
-        raise _TerminatedError
-
-    before = signal.signal(signal.SIGTERM, end)
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGTERM, before)
+def _say_wrong_ones(rows: Sequence[Row]) -> None:
+    num_wrong = sum((row.refused or "").startswith(WRONG) for row in rows)
+    if num_wrong:
+        say(f"note: {num_wrong} of {len(rows)} rows have no time, because their result is wrong")
 
 
 def _say_comparison(earlier: Record, now: Record) -> None:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 import os
-import subprocess
 import sys
 from pathlib import Path
 from typing import Annotated
@@ -47,9 +46,9 @@ def bench(
         command = ["benchmarks.suite", target, *options, "--out", seen_from(root, out)]
     # The profiler announces each of its sessions at the default level, and torch warns of memory older than them.
     environment = {"KINETO_LOG_LEVEL": "99", "TORCH_CPP_LOG_LEVEL": "ERROR"} | os.environ
-    code = subprocess.run([sys.executable, "-m", *command], cwd=root, env=environment, check=False).returncode
-    if code:
-        raise typer.Exit(code)
+    # This process becomes the one that measures, so that Ctrl-C and SIGTERM reach it and it can write its record.
+    os.chdir(root)
+    os.execve(sys.executable, [sys.executable, "-m", *command], environment)
 
 
 def check_measurement(target: str, records: list[Path], *, seconds: float | None, device: str | None) -> None:

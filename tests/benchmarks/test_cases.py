@@ -5,6 +5,7 @@ import signal
 import subprocess
 import sys
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import get_args
 
@@ -19,7 +20,7 @@ from benchmarks.machine import cache_bytes, require_bf16
 from benchmarks.op_cases import FORWARD, LAYER_DIRECTIONS, PENALTY, run_of
 from benchmarks.op_counts import Counts, count_ops
 from benchmarks.parallel_worker import living_tensor_bytes
-from benchmarks.record import read_record
+from benchmarks.record import read_record, read_records, write_record
 from benchmarks.rows import Ceilings
 from benchmarks.runner import Options, run_benchmarks
 from benchmarks.step_providers import NAMES, steps_per_period
@@ -171,11 +172,15 @@ def test_the_penalty_of_a_layer_is_that_of_autograd() -> None:
     torch.testing.assert_close(got, (gradient, *torch.autograd.grad(gradient.square().sum(), (leaf, weight))))
 
 
-def test_times_on_a_cpu_are_said_to_mean_nothing_for_gpus(
-    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
+@pytest.fixture
+def known_ceilings(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Ceilings that take no time."""
     ceilings = Ceilings(copy_bytes_per_second=1e9, matmul_flops_per_second={"fp32": 1e9})
     monkeypatch.setattr(runner, "measure_ceilings", lambda *_, **__: ceilings)
+
+
+@pytest.mark.usefixtures("known_ceilings")
+def test_times_on_a_cpu_are_said_to_mean_nothing_for_gpus(capsys: pytest.CaptureFixture[str]) -> None:
     runner.measure({"bias_act": lambda options: iter(())}, QUICK)
     assert "measured on a CPU: these times mean nothing for GPUs" in capsys.readouterr().out
 
@@ -189,6 +194,12 @@ def test_a_wrong_spectral_norm_is_found(monkeypatch: pytest.MonkeyPatch) -> None
     assert times["torch, real and fake pass"] is not None
     assert times["fastgan reference"] is not None
     assert times["late"] is None
+
+
+def _spectral_norm_of_two() -> Case:
+    """Without fastgan's own, of which Triton's interpreter may be one."""
+    case = bench_spectral_norm.spectral_norm_case("two", ((4, 6), (3, 5)), QUICK)
+    return replace(case, providers=case.providers[:1])
 
 
 def _iterated_twice(case: Case) -> bench_spectral_norm.Run:
@@ -264,19 +275,44 @@ def test_a_folder_that_cannot_be_written_is_told_before_anything_is_measured(tmp
             )
 
 
-def test_sigterm_leaves_a_record_of_what_has_been_measured(tmp_path: Path) -> None:
+@pytest.mark.usefixtures("known_ceilings")
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_a_signal_leaves_a_record_of_what_has_been_measured(tmp_path: Path, number: signal.Signals) -> None:
     def cases(options: Options) -> Iterator[Case]:
-        yield from suite.KERNELS["spectral_norm"](options)
-        os.kill(os.getpid(), signal.SIGTERM)
+        yield _spectral_norm_of_two()
+        os.kill(os.getpid(), number)
         yield from suite.KERNELS["conv2d"](options)
 
+    before = signal.getsignal(number)
     path = run_benchmarks("bench-x", {"both": cases}, QUICK._replace(out=tmp_path), module="suite")
     record = read_record(path)
     assert {row.benchmark for row in record.rows().rows} == {"spectral_norm"}
     assert record.configuration["complete"] is False
-    assert signal.getsignal(signal.SIGTERM) == signal.SIG_DFL
+    assert signal.getsignal(number) == before
 
 
+@pytest.mark.usefixtures("known_ceilings")
+def test_an_error_leaves_a_record_and_wrong_rows_are_noted(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    def cases(options: Options) -> Iterator[Case]:
+        case = _spectral_norm_of_two()
+        yield replace(case, providers=(*case.providers, Provider("late", build=lambda: _iterated_twice(case))))
+        raise OSError("disk full")
+
+    with pytest.raises(OSError, match="disk full"):
+        run_benchmarks("bench-x", {"one": cases}, QUICK._replace(out=tmp_path), module="suite")
+    (record,) = read_records(tmp_path).values()
+    assert [row.refused is None for row in record.rows().rows] == [True, False]
+    assert record.configuration["complete"] is False
+    assert "note: 1 of 2 rows have no time, because their result is wrong\n" in capsys.readouterr().out
+
+
+def test_a_record_without_rows_is_not_compared_with(tmp_path: Path) -> None:
+    path = write_record("digits_quality", {"x": 1}, configuration={}, arguments=[], records_dir=tmp_path)
+    with pytest.raises(DataError, match=r"^--compare .* holds no rows; give a record that `fastgan bench` wrote$"):
+        run_benchmarks("x", {}, QUICK._replace(out=tmp_path, compare=path), module="")
+
+
+@pytest.mark.usefixtures("known_ceilings")
 def test_no_case_begins_after_the_given_time(tmp_path: Path) -> None:
     options = QUICK._replace(out=tmp_path, seconds=0.0)
     path = run_benchmarks("bench-x", {"conv2d": suite.KERNELS["conv2d"]}, options, module="suite")

@@ -3,6 +3,7 @@
 import math
 import time
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 
 import pytest
 import torch
@@ -242,6 +243,26 @@ def test_rows_are_handed_on_as_they_come_until_the_time_is_over() -> None:
     assert seen == ["a", "b"]
     assert measure_cases(cases, TINY, on_rows=note)
     assert seen == ["a", "b", "a", "b", "c"]
+
+
+@pytest.mark.parametrize("call", [1, 4])
+def test_a_case_that_fails_says_why_and_the_others_go_on(call: int) -> None:
+    """In its first call the yardstick fails, later the clock: neither takes the rows of other cases along."""
+    rows: list[Row] = []
+    calls = iter(range(1, 100))
+
+    def fails_at(x: Tensor) -> Sequence[Tensor]:
+        if next(calls) == call:
+            raise RuntimeError("out of memory\nby some bytes")
+        return (x @ x,)
+
+    bad = replace(case(provider("eager", square), provider("other", square)), name="bad")
+    bad = replace(bad, exact=fails_at) if call == 1 else replace(bad, providers=(provider("eager", fails_at),))
+    assert measure_cases([bad, case(provider("eager", square))], TINY, on_rows=rows.extend)
+    *failed, fine = rows
+    assert {row.refused for row in failed} == {"out of memory"}
+    assert len(failed) == len(bad.providers)
+    assert fine.time is not None
 
 
 def test_quick_is_quicker() -> None:

@@ -1,9 +1,9 @@
 """`fastgan bench`: what reaches the benchmarks, and what is refused before anything is measured."""
 
+import os
 import subprocess
 import sys
 from pathlib import Path
-from typing import Any
 
 import pytest
 
@@ -17,23 +17,24 @@ from tests.guards.tree import ROOT
 
 @pytest.fixture
 def commands(monkeypatch: pytest.MonkeyPatch) -> list[tuple[list[str], Path]]:
-    """What would be run instead of being run."""
+    """What this process would become, and where."""
     seen: list[tuple[list[str], Path]] = []
 
-    def record(command: list[str], *, cwd: Path, **_: Any) -> "subprocess.CompletedProcess[bytes]":
-        seen.append((command[1:], cwd))
-        return subprocess.CompletedProcess(command, 3)
+    def record(program: str, command: list[str], environment: dict[str, str]) -> None:
+        assert program == sys.executable
+        assert environment.items() >= os.environ.items()
+        seen.append((command[1:], Path.cwd()))
 
-    monkeypatch.setattr(module.subprocess, "run", record)
+    monkeypatch.chdir(Path.cwd())  # so that it is restored
+    monkeypatch.setattr(module.os, "execve", record)
     return seen
 
 
-def test_the_options_and_the_exit_code_are_handed_on(
+def test_the_options_are_handed_on(
     commands: list[tuple[list[str], Path]], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    code = run(["bench", "step", "--quick", "--seconds", "9", "--compare", "a.json", "--out", "b", "--device", "cpu"])
-    assert code == 3
+    run(["bench", "step", "--quick", "--seconds", "9", "--compare", "a.json", "--out", "b", "--device", "cpu"])
     ((command, folder),) = commands
     assert folder == ROOT
     assert command == [
