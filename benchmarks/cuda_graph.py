@@ -8,17 +8,19 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from benchmarks.gate import complaint, limit_of_yardstick, relative_error
 from benchmarks.harness import Inputs, Provider, Run
 
 _NUM_WARMUP_CALLS = 3
 
 
 class Recording(NamedTuple):
-    """`replay` computes `outputs` anew from what is in `inputs`."""
+    """`replay` computes `outputs` anew from what is in `inputs`; to record took `num_calls` calls."""
 
     inputs: Inputs
     outputs: Sequence[Tensor]
     replay: Callable[[], None]
+    num_calls: int
 
 
 def record_cuda_graph(run: Run, inputs: Inputs) -> Recording:
@@ -33,7 +35,8 @@ def record_cuda_graph(run: Run, inputs: Inputs) -> Recording:
     graph = torch.cuda.CUDAGraph()
     with torch.cuda.graph(graph):
         outputs = run(*own)
-    return Recording(own, outputs, graph.replay)
+    # What is being recorded does not run.
+    return Recording(own, outputs, graph.replay, _NUM_WARMUP_CALLS)
 
 
 def graphed(
@@ -42,14 +45,16 @@ def graphed(
     """`provider` replayed from a graph that is recorded at its first call; a call copies its inputs into it.
 
     Args:
-        has_state: whether each call changes what the next one computes. Its recording then cannot be compared with the
-            first result, and the provider itself is.
+        has_state: whether each call changes what the next one computes. The provider itself is then compared with what
+            is right for a first call, and the first replay with as many calls of the provider.
     """
     eager: list[Run] = []
+    recordings: list[Recording] = []
 
     def build() -> Run:
-        run, recordings = provider.build(), list[Recording]()
+        run = provider.build()
         eager[:] = [run]
+        recordings.clear()
 
         def replayed(*inputs: Tensor) -> Sequence[Tensor]:
             if not recordings:
@@ -63,10 +68,23 @@ def graphed(
 
         return replayed
 
+    def check_with_state(replayed: Run, inputs: Inputs) -> Sequence[Tensor]:
+        first = [y.detach().clone() for y in provider.check(eager[0], inputs)]
+        found = replayed(*inputs)
+        again = provider.build()
+        # The check, the recording, and the replay itself.
+        for _ in range(1 + recordings[0].num_calls + 1):
+            expected = again(*inputs)
+        limit = limit_of_yardstick(expected[0].dtype, expected[0].device)
+        wrong = complaint(relative_error(found, [y.detach().double() for y in expected]), limit)
+        if wrong is not None:
+            raise RuntimeError(f"{wrong}, in the replay")
+        return first
+
     return Provider(
         f"{provider.name}, CUDA graph",
         build=build,
         prepare=provider.prepare,
-        check=lambda run, inputs: provider.check(eager[0] if has_state else run, inputs),
+        check=check_with_state if has_state else provider.check,
         dtype=provider.dtype,
     )

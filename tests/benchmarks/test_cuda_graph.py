@@ -21,7 +21,12 @@ def record_by_calling(run: Run, inputs: Inputs) -> Recording:
         for kept, y in zip(outputs, run(*own), strict=True):
             kept.copy_(y.detach())
 
-    return Recording(own, outputs, replay)
+    return Recording(own, outputs, replay, num_calls=1)
+
+
+def record_a_copy(run: Run, inputs: Inputs) -> Recording:
+    """A recording that keeps what the first call made, as one that misses an input or a state does."""
+    return Recording(inputs, [y.detach().clone() for y in run(*inputs)], lambda: None, num_calls=1)
 
 
 def make_inputs(seed: int) -> Inputs:
@@ -43,7 +48,7 @@ def test_a_replay_computes_from_the_inputs_it_is_given() -> None:
     assert recorded.name == "p, CUDA graph"
 
 
-def test_what_has_state_is_compared_before_it_is_recorded() -> None:
+def test_what_has_state_is_compared_in_its_first_call_and_in_its_replay() -> None:
     def build() -> Run:
         total = torch.zeros(4, 4)
         return lambda x: (total.add_(x.detach()).clone(),)
@@ -58,7 +63,11 @@ def test_what_has_state_is_compared_before_it_is_recorded() -> None:
         providers=(
             Provider("eager", build=build),
             graphed(Provider("right", build=build), has_state=True, record=record_by_calling),
-            graphed(Provider("wrong", build=build), record=record_by_calling),
+            graphed(Provider("without", build=build), record=record_by_calling),
+            graphed(Provider("stale", build=build), has_state=True, record=record_a_copy),
+            graphed(Provider("wrong", build=lambda: lambda x: (2 * x,)), has_state=True, record=record_by_calling),
         ),
     )
-    assert [row.refused is None for row in measure_case(case, ONCE)] == [True, True, False]
+    rows = measure_case(case, ONCE)
+    assert [row.refused is None for row in rows] == [True, True, False, False, False]
+    assert rows[3].refused == "wrong result: error 0.33 against float64 is above 0.0001, in the replay"
