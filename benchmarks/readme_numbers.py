@@ -103,41 +103,45 @@ def _parallel(records: Mapping[Path, Record]) -> Iterator[str]:
 
 
 def _kernels(records: Mapping[Path, Record]) -> Iterator[str]:
-    """fastgan's fastest implementation of every case against PyTorch's fastest."""
-    sources: dict[Path, Record] = {}
-    lines = []
-    for benchmark in _KERNELS:
-        for path, record, rows in _newest(records, benchmark):
-            for case in dict.fromkeys(row.case for row in rows):
-                line = _kernel_line([row for row in rows if row.case == case])
-                if line is not None:
-                    lines.append(line)
-                    sources[path] = record
-    if not lines:
-        return
-    yield "Single ops and losses, the fastest way of PyTorch's own against the fastest of fastgan:"
-    yield ""
-    yield "| op | case | PyTorch | fastgan | PyTorch | fastgan | compared |"
-    yield "|---|---|---|---|---|---|---|"
-    yield from [*lines, "", *_sources(sources), ""]
+    """fastgan's fastest implementation of every case against PyTorch's fastest, a table for each kind of device."""
+    found = [source for benchmark in _KERNELS for source in _newest(records, benchmark)]
+    for device in sorted({rows[0].device for _, _, rows in found}):
+        sources: dict[Path, Record] = {}
+        lines: list[str] = []
+        for path, record, rows in found:
+            new = list(_kernel_lines(rows)) if rows[0].device == device else []
+            lines += new
+            sources |= {path: record} if new else {}
+        if lines:
+            yield "Single ops and losses, the fastest way of PyTorch's own against the fastest of fastgan:"
+            yield ""
+            yield "| op | case | PyTorch | fastgan | PyTorch | fastgan | compared |"
+            yield "|---|---|---|---|---|---|---|"
+            yield from [*lines, "", *_sources(sources), ""]
 
 
-def _kernel_line(rows: Sequence[Row]) -> str | None:
-    """None where there is nothing to compare: the reference of an op is plain PyTorch itself."""
-    timed = [row for row in rows if row.time is not None]
-    theirs = [row for row in timed if not row.provider.startswith("fastgan")]
-    ours = [row for row in timed if row.provider.startswith("fastgan")]
-    # The reference of an op is plain PyTorch itself, where that stands beside it.
-    if any(row.provider == "eager" for row in theirs):
-        ours = [row for row in ours if row.provider != "fastgan reference"]
-    if not theirs or not ours:
-        return None
-    base, best = (min(found, key=lambda row: row.time.p50 if row.time else 0) for found in (theirs, ours))
-    assert base.time is not None
-    assert best.time is not None
-    times = f"{format_milliseconds(base.time.p50)} | {format_milliseconds(best.time.p50)}"
+def _kernel_lines(rows: Sequence[Row]) -> Iterator[str]:
+    """One for each case and number format in which both have a time."""
+    for case, dtype in dict.fromkeys((row.case, row.dtype) for row in rows):
+        timed = [row for row in rows if (row.case, row.dtype) == (case, dtype) and row.time is not None]
+        theirs = [row for row in timed if not row.provider.startswith("fastgan")]
+        ours = [row for row in timed if row.provider.startswith("fastgan")]
+        # The reference of an op is plain PyTorch itself, where that stands beside it.
+        if any(row.provider == "eager" for row in theirs):
+            ours = [row for row in ours if row.provider != "fastgan reference"]
+        if theirs and ours:
+            yield _kernel_line(*(min(some, key=_median) for some in (theirs, ours)))
+
+
+def _kernel_line(base: Row, best: Row) -> str:
+    times = " | ".join(format_milliseconds(_median(row)) for row in (base, best))
     ways = f"{base.provider} | {best.provider.removeprefix('fastgan ')}"
-    return f"| {base.benchmark} | {base.case}, {best.dtype} | {ways} | {times} | {format_ratio(best, base)} |"
+    return f"| {base.benchmark} | {base.case}, {base.dtype} | {ways} | {times} | {format_ratio(best, base)} |"
+
+
+def _median(row: Row) -> float:
+    assert row.time is not None
+    return row.time.p50
 
 
 def _import_time(records: Mapping[Path, Record]) -> Iterator[str]:
@@ -196,8 +200,8 @@ def _sources(records: Mapping[Path, Record]) -> Iterator[str]:
     """One line per machine and commit, with the records that come from there."""
     links: dict[str, list[str]] = {}
     for path, record in records.items():
-        commit = (record.environment.get("git_commit") or "unknown")[:10]
-        origin = f"{machine_line(record.environment)}; commit {commit}"
+        commit, dirty, _ = (record.environment.get("git_commit") or "unknown").partition("-dirty")
+        origin = f"{machine_line(record.environment)}; commit {commit[:10]}{dirty}"
         links.setdefault(origin, []).append(f"[{path.stem}](benchmarks/records/{path.name})")
     for origin, names in links.items():
         yield f"({', '.join(names)}: {origin})"

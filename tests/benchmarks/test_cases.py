@@ -211,11 +211,11 @@ def _iterated_twice(case: Case) -> bench_spectral_norm.Run:
 def test_import_time_starts_an_interpreter_for_every_program(monkeypatch: pytest.MonkeyPatch) -> None:
     starts = {"nothing": ["-c", "pass"], "a failure": ["-c", "raise SystemExit(3)"]}
     monkeypatch.setattr(import_time, "PROGRAMS", {"nothing": starts["nothing"]})
-    (row,) = import_time.measure(QUICK).rows
+    (row,) = import_time.measure(is_quick=True).rows
     assert row.time is not None
     monkeypatch.setattr(import_time, "PROGRAMS", starts)
     with pytest.raises(subprocess.CalledProcessError, match="exit status 3"):
-        import_time.measure(QUICK)
+        import_time.measure(is_quick=True)
 
 
 def test_the_peak_of_a_process_is_its_own(tmp_path: Path) -> None:

@@ -15,7 +15,8 @@ from fastgan.train.environment import environment
 
 def row(benchmark: str, case: str, provider: str, milliseconds: float, **facts: Any) -> Row:
     time = Spread(p20=0.9 * milliseconds, p50=milliseconds, p80=1.1 * milliseconds, num_runs=9, num_calls=1)
-    return Row(benchmark=benchmark, case=case, provider=provider, device="cpu", dtype="fp32", time=time, **facts)
+    kind = {"device": "cpu", "dtype": "fp32"} | facts
+    return Row(benchmark=benchmark, case=case, provider=provider, time=time, **kind)
 
 
 def record(*rows: Row, day: int = 1, quick: bool = False, benchmark: str = "bench-all", **figures: Any) -> Record:
@@ -65,6 +66,24 @@ def test_of_an_op_the_fastest_implementation_is_shown() -> None:
     ]
     text = numbers({Path("a.json"): record(*rows)})
     assert "| conv2d | small, fp32 | eager, contiguous | fast | 4 ms | 2 ms | 2.00x |" in text
+
+
+def test_an_op_is_compared_within_one_number_format_and_one_kind_of_device() -> None:
+    rows = [
+        row("conv2d", "small", "usual", 4.0),
+        row("conv2d", "small", "fastgan double fp32", 3.0),
+        row("conv2d", "small", "fastgan double bf16", 1.0, dtype="bf16"),
+    ]
+    here, gpu = record(*rows), record(*(r.model_copy(update={"device": "cuda"}) for r in rows), day=2)
+    gpu = gpu.model_copy(update={"environment": gpu.environment | {"git_commit": f"{'f' * 40}-dirty"}})
+    text = numbers({Path("a.json"): here, Path("b.json"): gpu})
+    assert text.count("| conv2d | small, fp32 | usual | double fp32 | 4 ms | 3 ms | 1.33x |") == 2
+    assert "bf16 |" not in text
+    first, second = text.split("Single ops and losses")[1:]
+    assert "a.json" in first
+    assert "commit 0123456789)" in first
+    assert "b.json" in second
+    assert "commit ffffffffff-dirty)" in second
 
 
 def test_the_reference_alone_is_not_compared_with_itself() -> None:
