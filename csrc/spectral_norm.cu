@@ -58,10 +58,8 @@ __device__ void write_vectors(const Launch& launch, int index, const float* memo
     const float* squares = memory + space.column_squares + launch.first_column_tile[index];
     const float square = block_sum<kThreads>(strided_sum(squares, num_column_tiles(layer), threadIdx.x, kThreads));
     const float norm_columns = sqrtf(square);
-    const bool moved = moves(norm_rows, norm_columns);
-    // u'Wv = |W'u| for the new u and v. NaN is handed on; a zero matrix has sigma 0.
-    if (threadIdx.x == 0) sigma[index] = moved || norm_columns != norm_columns ? norm_columns : 0.0f;
-    if (!moved) return;
+    if (threadIdx.x == 0) sigma[index] = sigma_of(norm_rows, norm_columns);
+    if (!moves(norm_rows, norm_columns)) return;
     const float* rows = memory + space.row_products + offset_of_rows(launch, index);
     const float* columns = memory + space.columns + offset_of_columns(launch, index);
     for (int64_t r = threadIdx.x; r < layer.rows; r += kThreads) layer.u[r] = rows[r] / norm_rows;
@@ -83,9 +81,7 @@ __global__ void __launch_bounds__(kThreads)
     float value = 0.0f;
     if (column < layer.columns) {
         const float* partial = memory + space.partial_columns + offset_of_partial(launch, index, 0);
-        const float sum = column_sum(partial, num_row_tiles(layer), layer.columns, column);
-        // Divided before it is squared, so that the square of sigma, not its fourth power, must fit a float.
-        value = norm_rows > kEpsilon ? sum / norm_rows : (norm_rows == norm_rows ? 0.0f : norm_rows);
+        value = scaled_column(column_sum(partial, num_row_tiles(layer), layer.columns, column), norm_rows);
         memory[space.columns + offset_of_columns(launch, index) + column] = value;
     }
     const float column_square = block_sum<kThreads>(value * value);
@@ -134,21 +130,7 @@ template <typename T>
 __device__ void write_outer(const Layer& layer, int64_t first_row, int num_rows, float coefficient) {
     for (int r = 0; r < num_rows; ++r) {
         T* row = static_cast<T*>(layer.weight) + (first_row + r) * layer.columns;
-        const float u = layer.u[first_row + r];
-        if (layer.columns % Pack<T>::kSize == 0 && is_aligned(row)) {
-            for (int64_t p = threadIdx.x; p < layer.columns / Pack<T>::kSize; p += kThreads) {
-                Pack<T> pack;
-#pragma unroll
-                for (int i = 0; i < Pack<T>::kSize; ++i) {
-                    store(pack.values + i, outer_element(coefficient, u, layer.v[p * Pack<T>::kSize + i]));
-                }
-                reinterpret_cast<Pack<T>*>(row)[p] = pack;
-            }
-        } else {
-            for (int64_t c = threadIdx.x; c < layer.columns; c += kThreads) {
-                store(row + c, outer_element(coefficient, u, layer.v[c]));
-            }
-        }
+        write_outer_row(row, coefficient, layer.u[first_row + r], layer.v, layer.columns, threadIdx.x, kThreads);
     }
 }
 

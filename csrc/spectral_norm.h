@@ -177,12 +177,38 @@ FASTGAN_HOST_DEVICE float strided_sum(const float* values, int64_t size, int lan
     return sum;
 }
 
-// Whether u, v and sigma follow from these norms; false for zero, where all three stay, and for NaN.
+// An entry of W'u from that of W't: 0 where t is, NaN where its norm is. Divided before it is squared, so that the square
+// of sigma, not its fourth power, must fit a float.
+FASTGAN_HOST_DEVICE float scaled_column(float sum, float norm_rows) {
+    if (norm_rows > kEpsilon) return sum / norm_rows;
+    return norm_rows == norm_rows ? 0.0f : norm_rows;
+}
+
+// Whether u and v follow from these norms; false for zero and for NaN, where both stay.
 FASTGAN_HOST_DEVICE bool moves(float norm_rows, float norm_columns) {
     return norm_rows > kEpsilon && norm_columns > kEpsilon;
 }
 
-// Element (r, c) of coefficient * u v', the derivative of u'Wv.
-FASTGAN_HOST_DEVICE float outer_element(float coefficient, float u, float v) { return coefficient * u * v; }
+// u'Wv = |W'u| for the new u and v; 0 for a zero matrix, and NaN is handed on.
+FASTGAN_HOST_DEVICE float sigma_of(float norm_rows, float norm_columns) {
+    return moves(norm_rows, norm_columns) || norm_columns != norm_columns ? norm_columns : 0.0f;
+}
+
+// A row of coefficient * u v', the derivative of u'Wv, in the columns that thread `lane` takes.
+template <typename T>
+FASTGAN_HOST_DEVICE void write_outer_row(T* row, float coefficient, float u, const float* v, int64_t columns, int lane,
+                                         int num_lanes) {
+    const float scaled = coefficient * u;
+    if (columns % Pack<T>::kSize == 0 && is_aligned(row)) {
+        for (int64_t p = lane; p < columns / Pack<T>::kSize; p += num_lanes) {
+            Pack<T> pack;
+#pragma unroll
+            for (int i = 0; i < Pack<T>::kSize; ++i) store(pack.values + i, scaled * v[p * Pack<T>::kSize + i]);
+            reinterpret_cast<Pack<T>*>(row)[p] = pack;
+        }
+        return;
+    }
+    for (int64_t c = lane; c < columns; c += num_lanes) store(row + c, scaled * v[c]);
+}
 
 }  // namespace fastgan

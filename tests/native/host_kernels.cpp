@@ -62,15 +62,47 @@ void finish_layer(const Launch& launch, int index, std::vector<float>& memory, f
     float* columns = &memory[space.columns + offset_of_columns(launch, index)];
     float square = 0.0f;
     for (int64_t c = 0; c < layer.columns; ++c) {
-        columns[c] = norm_rows > kEpsilon ? column_sum(partial, num_row_tiles(layer), layer.columns, c) / norm_rows : 0.0f;
+        columns[c] = scaled_column(column_sum(partial, num_row_tiles(layer), layer.columns, c), norm_rows);
         square += columns[c] * columns[c];
     }
     const float norm_columns = std::sqrt(square);
-    sigma[index] = moves(norm_rows, norm_columns) ? norm_columns : 0.0f;
+    sigma[index] = sigma_of(norm_rows, norm_columns);
     if (!moves(norm_rows, norm_columns)) return;
     const float* rows = &memory[space.row_products + offset_of_rows(launch, index)];
     for (int64_t r = 0; r < layer.rows; ++r) layer.u[r] = rows[r] / norm_rows;
     for (int64_t c = 0; c < layer.columns; ++c) layer.v[c] = columns[c] / norm_columns;
+}
+
+template <typename T>
+void write_outer(const Layer& layer, float coefficient) {
+    for (int64_t r = 0; r < layer.rows; ++r) {
+        T* row = static_cast<T*>(layer.weight) + r * layer.columns;
+        for (int t = 0; t < kThreads; ++t) {
+            write_outer_row(row, coefficient, layer.u[r], layer.v, layer.columns, t, kThreads);
+        }
+    }
+}
+
+// Calls function(chunk, thread) for every thread of every block.
+template <typename Function>
+void for_chunks(int64_t num_samples, int64_t size, Function function) {
+    for (int64_t block = 0; block < num_samples * chunks_per_sample(size); ++block) {
+        for (int t = 0; t < kThreads; ++t) function(chunk_of(block, size), t);
+    }
+}
+
+template <typename T>
+void scale(const T* values, int64_t num_samples, int64_t size, const float* scales, T* out) {
+    for_chunks(num_samples, size, [&](Chunk chunk, int t) {
+        scale_range(values, scales[chunk.sample], chunk.begin, chunk.end, out, t, kThreads);
+    });
+}
+
+template <typename T>
+void interpolate(const T* real, const T* fake, const float* weights, int64_t num_samples, int64_t size, T* out) {
+    for_chunks(num_samples, size, [&](Chunk chunk, int t) {
+        interpolate_range(real, fake, weights[chunk.sample], chunk.begin, chunk.end, out, t, kThreads);
+    });
 }
 
 }  // namespace
@@ -104,29 +136,53 @@ int64_t host_layers_of_tiles(const Layer* layers, int num_layers, int32_t* out) 
     return count;
 }
 
-void host_outer(float coefficient, const float* u, const float* v, int64_t rows, int64_t columns, float* out) {
-    for (int64_t r = 0; r < rows; ++r) {
-        for (int64_t c = 0; c < columns; ++c) out[r * columns + c] = outer_element(coefficient, u[r], v[c]);
+void host_outer(const Layer* layers, int num_layers, const float* coefficients) {
+    for (int i = 0; i < num_layers; ++i) {
+        if (layers[i].dtype == kBFloat16) {
+            write_outer<BFloat16>(layers[i], coefficients[i]);
+        } else {
+            write_outer<float>(layers[i], coefficients[i]);
+        }
     }
 }
 
-void host_gradient_penalty(const void* gradients, int is_bfloat16, int64_t num_samples, int64_t size, float center,
+void host_gradient_penalty(const void* gradients, int dtype, int64_t num_samples, int64_t size, float center,
                            int one_sided, float* penalty, float* factor) {
+    const int64_t chunks = chunks_per_sample(size);
+    std::vector<float> sums(num_samples * chunks);
+    for (int64_t block = 0; block < num_samples * chunks; ++block) {
+        const Chunk chunk = chunk_of(block, size);
+        sums[block] = block_sum(threads(kThreads, [&](int t) {
+            return dtype == kBFloat16
+                       ? square_sum(static_cast<const BFloat16*>(gradients), chunk.begin, chunk.end, t, kThreads)
+                       : square_sum(static_cast<const float*>(gradients), chunk.begin, chunk.end, t, kThreads);
+        }));
+    }
     for (int64_t n = 0; n < num_samples; ++n) {
-        std::vector<float> sums;
-        for (int64_t chunk = 0; chunk < chunks_per_sample(size); ++chunk) {
-            const int64_t begin = chunk * kChunk, end = smaller(size, begin + kChunk);
-            sums.push_back(block_sum(threads(kThreads, [&](int t) {
-                return is_bfloat16
-                           ? square_sum(static_cast<const BFloat16*>(gradients) + n * size, begin, end, t, kThreads)
-                           : square_sum(static_cast<const float*>(gradients) + n * size, begin, end, t, kThreads);
-            })));
-        }
-        const float square = warp_sum(threads(
-            kWarpSize, [&](int lane) { return strided_sum(sums.data(), sums.size(), lane, kWarpSize); }));
+        const float square = warp_sum(
+            threads(kWarpSize, [&](int lane) { return strided_sum(&sums[n * chunks], chunks, lane, kWarpSize); }));
         const PenaltyValue value = penalty_of(square, center, one_sided != 0);
         penalty[n] = value.penalty;
         factor[n] = value.factor;
+    }
+}
+
+void host_scale_samples(const void* values, int dtype, int64_t num_samples, int64_t size, const float* scales, void* out) {
+    if (dtype == kBFloat16) {
+        scale(static_cast<const BFloat16*>(values), num_samples, size, scales, static_cast<BFloat16*>(out));
+    } else {
+        scale(static_cast<const float*>(values), num_samples, size, scales, static_cast<float*>(out));
+    }
+}
+
+void host_interpolate(const void* real, const void* fake, const float* weights, int dtype, int64_t num_samples,
+                      int64_t size, void* out) {
+    if (dtype == kBFloat16) {
+        interpolate(static_cast<const BFloat16*>(real), static_cast<const BFloat16*>(fake), weights, num_samples, size,
+                    static_cast<BFloat16*>(out));
+    } else {
+        interpolate(static_cast<const float*>(real), static_cast<const float*>(fake), weights, num_samples, size,
+                    static_cast<float*>(out));
     }
 }
 
