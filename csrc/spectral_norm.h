@@ -60,6 +60,35 @@ FASTGAN_HOST_DEVICE int layer_of_tile(const int32_t* first_tile, int num_layers,
     return low;
 }
 
+// Some rows of one layer, on which one block works: the layer's tile number `number`, rows [first, first + num_rows).
+struct RowTile {
+    int layer;
+    int64_t number, first;
+    int num_rows;
+};
+
+FASTGAN_HOST_DEVICE RowTile row_tile_of(const Launch& launch, int64_t block) {
+    const int layer = layer_of_tile(launch.first_row_tile, launch.num_layers, block);
+    const int64_t number = block - launch.first_row_tile[layer], first = number * kRowsPerTile;
+    return {layer, number, first, static_cast<int>(smaller(kRowsPerTile, launch.layers[layer].rows - first))};
+}
+
+template <typename T>
+FASTGAN_HOST_DEVICE T* first_row(const Layer& layer, const RowTile& tile) {
+    return static_cast<T*>(layer.weight) + tile.first * layer.columns;
+}
+
+// The layer and the column, perhaps beyond its last one, on which a thread of a block works.
+struct Column {
+    int layer;
+    int64_t number;
+};
+
+FASTGAN_HOST_DEVICE Column column_of(const Launch& launch, int64_t block, int thread) {
+    const int layer = layer_of_tile(launch.first_column_tile, launch.num_layers, block);
+    return {layer, (block - launch.first_column_tile[layer]) * kColumnsPerTile + thread};
+}
+
 // False if the layers do not fit one launch or are not valid.
 inline bool fill_launch(const Layer* layers, int num_layers, Launch* launch) {
     if (num_layers < 1 || num_layers > kMaxLayers) return false;
@@ -175,6 +204,18 @@ FASTGAN_HOST_DEVICE float strided_sum(const float* values, int64_t size, int lan
     float sum = 0.0f;
     for (int64_t i = lane; i < size; i += num_lanes) sum += values[i];
     return sum;
+}
+
+// The sum of a[i] * b[i], in their order.
+FASTGAN_HOST_DEVICE float ordered_dot(const float* a, const float* b, int size) {
+    float sum = 0.0f;
+    for (int i = 0; i < size; ++i) sum += a[i] * b[i];
+    return sum;
+}
+
+// out[i] = values[i] / norm for the numbers that thread `lane` takes.
+FASTGAN_HOST_DEVICE void divide(const float* values, float norm, int64_t size, float* out, int lane, int num_lanes) {
+    for (int64_t i = lane; i < size; i += num_lanes) out[i] = values[i] / norm;
 }
 
 // An entry of W'u from that of W't: 0 where t is, NaN where its norm is. Divided before it is squared, so that the square

@@ -34,51 +34,93 @@ std::vector<float> threads(int count, Function function) {
 }
 
 template <typename T>
-void iterate_tile(const Launch& launch, int64_t block, std::vector<float>& memory) {
-    const int index = layer_of_tile(launch.first_row_tile, launch.num_layers, block);
-    const Layer& layer = launch.layers[index];
-    const int64_t tile = block - launch.first_row_tile[index], first = tile * kRowsPerTile;
-    const int num_rows = static_cast<int>(smaller(kRowsPerTile, layer.rows - first));
-    const T* rows = static_cast<const T*>(layer.weight) + first * layer.columns;
-    const Workspace space = workspace_of(launch);
-    float* products = &memory[space.row_products + offset_of_rows(launch, index) + first];
-    for (int r = 0; r < num_rows; ++r) {
+void tile_products(const Layer& layer, const RowTile& tile, float* products) {
+    for (int r = 0; r < tile.num_rows; ++r) {
         products[r] = warp_sum(threads(kWarpSize, [&](int lane) {
-            return row_dot(rows + r * layer.columns, layer.v, layer.columns, lane, kWarpSize);
+            return row_dot(first_row<T>(layer, tile) + r * layer.columns, layer.v, layer.columns, lane, kWarpSize);
         }));
-        memory[space.tile_squares + block] += products[r] * products[r];
     }
-    float* partial = &memory[space.partial_columns + offset_of_partial(launch, index, tile)];
-    for (int t = 0; t < kThreads; ++t) weighted_row_sum(rows, products, num_rows, layer.columns, partial, t, kThreads);
 }
 
-void finish_layer(const Launch& launch, int index, std::vector<float>& memory, float* sigma) {
-    const Layer& layer = launch.layers[index];
-    const Workspace space = workspace_of(launch);
-    const float* squares = &memory[space.tile_squares + launch.first_row_tile[index]];
-    const float norm_rows = std::sqrt(
-        block_sum(threads(kThreads, [&](int t) { return strided_sum(squares, num_row_tiles(layer), t, kThreads); })));
-    const float* partial = &memory[space.partial_columns + offset_of_partial(launch, index, 0)];
-    float* columns = &memory[space.columns + offset_of_columns(launch, index)];
-    float square = 0.0f;
-    for (int64_t c = 0; c < layer.columns; ++c) {
-        columns[c] = scaled_column(column_sum(partial, num_row_tiles(layer), layer.columns, c), norm_rows);
-        square += columns[c] * columns[c];
-    }
-    const float norm_columns = std::sqrt(square);
-    sigma[index] = sigma_of(norm_rows, norm_columns);
-    if (!moves(norm_rows, norm_columns)) return;
-    const float* rows = &memory[space.row_products + offset_of_rows(launch, index)];
-    for (int64_t r = 0; r < layer.rows; ++r) layer.u[r] = rows[r] / norm_rows;
-    for (int64_t c = 0; c < layer.columns; ++c) layer.v[c] = columns[c] / norm_columns;
+// The count of a layer's finished column tiles.
+uint32_t* tickets_of(const Launch& launch, int index, std::vector<float>& memory) {
+    return reinterpret_cast<uint32_t*>(&memory[workspace_of(launch).tickets]) + index;
 }
 
 template <typename T>
-void write_outer(const Layer& layer, float coefficient) {
-    for (int64_t r = 0; r < layer.rows; ++r) {
-        T* row = static_cast<T*>(layer.weight) + r * layer.columns;
+void iterate_rows(const Launch& launch, int64_t block, std::vector<float>& memory) {
+    const RowTile tile = row_tile_of(launch, block);
+    const Layer& layer = launch.layers[tile.layer];
+    const Workspace space = workspace_of(launch);
+    float* products = &memory[space.row_products + offset_of_rows(launch, tile.layer) + tile.first];
+    tile_products<T>(layer, tile, products);
+    memory[space.tile_squares + block] = ordered_dot(products, products, tile.num_rows);
+    float* partial = &memory[space.partial_columns + offset_of_partial(launch, tile.layer, tile.number)];
+    if (tile.number == 0) *tickets_of(launch, tile.layer, memory) = 0;
+    const T* rows = first_row<T>(layer, tile);
+    for (int t = 0; t < kThreads; ++t) {
+        weighted_row_sum(rows, products, tile.num_rows, layer.columns, partial, t, kThreads);
+    }
+}
+
+// The sum of `size` values as a block forms it.
+float block_total(const float* values, int64_t size) {
+    return block_sum(threads(kThreads, [&](int t) { return strided_sum(values, size, t, kThreads); }));
+}
+
+float norm_of_rows(const Launch& launch, int index, const std::vector<float>& memory) {
+    const float* squares = &memory[workspace_of(launch).tile_squares + launch.first_row_tile[index]];
+    return std::sqrt(block_total(squares, num_row_tiles(launch.layers[index])));
+}
+
+void write_vectors(const Launch& launch, int index, const std::vector<float>& memory, float* sigma) {
+    const Layer& layer = launch.layers[index];
+    const Workspace space = workspace_of(launch);
+    const float* squares = &memory[space.column_squares + launch.first_column_tile[index]];
+    const float norm_rows = norm_of_rows(launch, index, memory);
+    const float norm_columns = std::sqrt(block_total(squares, num_column_tiles(layer)));
+    sigma[index] = sigma_of(norm_rows, norm_columns);
+    if (!moves(norm_rows, norm_columns)) return;
+    const float* rows = &memory[space.row_products + offset_of_rows(launch, index)];
+    const float* columns = &memory[space.columns + offset_of_columns(launch, index)];
+    for (int t = 0; t < kThreads; ++t) {
+        divide(rows, norm_rows, layer.rows, layer.u, t, kThreads);
+        divide(columns, norm_columns, layer.columns, layer.v, t, kThreads);
+    }
+}
+
+void iterate_columns(const Launch& launch, int64_t block, std::vector<float>& memory, float* sigma) {
+    const Workspace space = workspace_of(launch);
+    const int index = column_of(launch, block, 0).layer;
+    const float norm_rows = norm_of_rows(launch, index, memory);
+    memory[space.column_squares + block] = block_sum(threads(kThreads, [&](int t) {
+        const Column column = column_of(launch, block, t);
+        const Layer& layer = launch.layers[column.layer];
+        if (column.number >= layer.columns) return 0.0f;
+        const float* partial = &memory[space.partial_columns + offset_of_partial(launch, column.layer, 0)];
+        const float sum = column_sum(partial, num_row_tiles(layer), layer.columns, column.number);
+        const float value = scaled_column(sum, norm_rows);
+        memory[space.columns + offset_of_columns(launch, column.layer) + column.number] = value;
+        return value * value;
+    }));
+    if (++*tickets_of(launch, index, memory) == num_column_tiles(launch.layers[index])) {
+        write_vectors(launch, index, memory, sigma);
+    }
+}
+
+template <typename T>
+float bilinear_tile(const Layer& layer, const RowTile& tile) {
+    float products[kRowsPerTile];
+    tile_products<T>(layer, tile, products);
+    return ordered_dot(layer.u + tile.first, products, tile.num_rows);
+}
+
+template <typename T>
+void write_outer(const Layer& layer, const RowTile& tile, float coefficient) {
+    for (int r = 0; r < tile.num_rows; ++r) {
+        T* row = first_row<T>(layer, tile) + r * layer.columns;
         for (int t = 0; t < kThreads; ++t) {
-            write_outer_row(row, coefficient, layer.u[r], layer.v, layer.columns, t, kThreads);
+            write_outer_row(row, coefficient, layer.u[tile.first + r], layer.v, layer.columns, t, kThreads);
         }
     }
 }
@@ -112,19 +154,36 @@ extern "C" {
 int64_t host_power_iteration(const Layer* layers, int num_layers, float* sigma) {
     Launch launch;
     if (!fill_launch(layers, num_layers, &launch)) return -1;
-    // One number more than asked for, which must stay as it is.
-    std::vector<float> memory(workspace_of(launch).size + 1, 0.0f);
+    // One number more than asked for, which must stay as it is; NaN shows what is read before it is written.
+    std::vector<float> memory(workspace_of(launch).size + 1, NAN);
     memory.back() = 12345.0f;
     for (int64_t block = 0; block < launch.first_row_tile[num_layers]; ++block) {
-        const int index = layer_of_tile(launch.first_row_tile, num_layers, block);
-        if (layers[index].dtype == kBFloat16) {
-            iterate_tile<BFloat16>(launch, block, memory);
+        if (layers[row_tile_of(launch, block).layer].dtype == kBFloat16) {
+            iterate_rows<BFloat16>(launch, block, memory);
         } else {
-            iterate_tile<float>(launch, block, memory);
+            iterate_rows<float>(launch, block, memory);
         }
     }
-    for (int i = 0; i < num_layers; ++i) finish_layer(launch, i, memory, sigma);
+    for (int64_t block = 0; block < launch.first_column_tile[num_layers]; ++block) {
+        iterate_columns(launch, block, memory, sigma);
+    }
     return memory.back() == 12345.0f ? 0 : -2;
+}
+
+int64_t host_bilinear(const Layer* layers, int num_layers, float* out) {
+    Launch launch;
+    if (!fill_launch(layers, num_layers, &launch)) return -1;
+    std::vector<float> memory(launch.first_row_tile[num_layers]);
+    for (size_t block = 0; block < memory.size(); ++block) {
+        const RowTile tile = row_tile_of(launch, block);
+        const Layer& layer = layers[tile.layer];
+        memory[block] =
+            layer.dtype == kBFloat16 ? bilinear_tile<BFloat16>(layer, tile) : bilinear_tile<float>(layer, tile);
+    }
+    for (int i = 0; i < num_layers; ++i) {
+        out[i] = block_total(&memory[launch.first_row_tile[i]], num_row_tiles(layers[i]));
+    }
+    return 0;
 }
 
 // Layer of every row tile; returns their number.
@@ -136,14 +195,18 @@ int64_t host_layers_of_tiles(const Layer* layers, int num_layers, int32_t* out) 
     return count;
 }
 
-void host_outer(const Layer* layers, int num_layers, const float* coefficients) {
-    for (int i = 0; i < num_layers; ++i) {
-        if (layers[i].dtype == kBFloat16) {
-            write_outer<BFloat16>(layers[i], coefficients[i]);
+int64_t host_outer(const Layer* layers, int num_layers, const float* coefficients) {
+    Launch launch;
+    if (!fill_launch(layers, num_layers, &launch)) return -1;
+    for (int64_t block = 0; block < launch.first_row_tile[num_layers]; ++block) {
+        const RowTile tile = row_tile_of(launch, block);
+        if (layers[tile.layer].dtype == kBFloat16) {
+            write_outer<BFloat16>(layers[tile.layer], tile, coefficients[tile.layer]);
         } else {
-            write_outer<float>(layers[i], coefficients[i]);
+            write_outer<float>(layers[tile.layer], tile, coefficients[tile.layer]);
         }
     }
+    return 0;
 }
 
 void host_gradient_penalty(const void* gradients, int dtype, int64_t num_samples, int64_t size, float center,

@@ -105,6 +105,23 @@ def test_invalid_layers_are_refused(host_library: ctypes.CDLL) -> None:
     assert host_library.host_power_iteration((native._Layer * 1)(bad), 1, ctypes.c_void_p(sigma.data_ptr())) == -1
     bad.rows, bad.dtype = 5, 7
     assert host_library.host_power_iteration((native._Layer * 1)(bad), 1, ctypes.c_void_p(sigma.data_ptr())) == -1
+    matrices, left, right = make([(2, 3)] * 64, torch.float32)
+    ((_, count, layers),) = native._launches(matrices, left, right)
+    one_too_many = (native._Layer * (count + 1))(*layers, layers[0])
+    assert (
+        host_library.host_layers_of_tiles(one_too_many, count + 1, pointer(torch.empty(100, dtype=torch.int32))) == -1
+    )
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_sigma_of_given_vectors(host_library: ctypes.CDLL, dtype: torch.dtype) -> None:
+    matrices, left, right = make(SHAPES, dtype)
+    ((_, count, layers),) = native._launches(matrices, left, right)
+    sums = torch.full((count,), float("nan"))
+    assert host_library.host_bilinear(layers, count, pointer(sums)) == 0
+    rows = zip(matrices, left, right, strict=True)
+    expected = torch.stack([u.double() @ matrix.double() @ v.double() for matrix, u, v in rows])
+    torch.testing.assert_close(sums.double(), expected, rtol=0, atol=1e-5)
 
 
 @pytest.mark.parametrize("dtype", DTYPES)
@@ -114,7 +131,7 @@ def test_outer_products(host_library: ctypes.CDLL, dtype: torch.dtype) -> None:
     made[3] = shifted(made[3])
     ((_, count, layers),) = native._launches(made, left, right)
     coefficients = torch.arange(1.0, count + 1)
-    host_library.host_outer(layers, count, pointer(coefficients))
+    assert host_library.host_outer(layers, count, pointer(coefficients)) == 0
     for got, c, u, v in zip(made, coefficients, left, right, strict=True):
         torch.testing.assert_close(got, torch.outer(c * u, v).to(dtype), rtol=0, atol=0)
 
