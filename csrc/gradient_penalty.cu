@@ -13,9 +13,8 @@ namespace {
 template <typename T>
 __global__ void __launch_bounds__(kThreads)
     chunk_squares(const T* __restrict__ gradients, int64_t size, float* __restrict__ sums) {
-    const int64_t chunks = chunks_per_sample(size), sample = blockIdx.x / chunks, chunk = blockIdx.x % chunks;
-    const int64_t begin = chunk * kChunk, end = smaller(size, begin + kChunk);
-    const float sum = block_sum<kThreads>(square_sum(gradients + sample * size, begin, end, threadIdx.x, kThreads));
+    const Chunk chunk = chunk_of(blockIdx.x, size);
+    const float sum = block_sum<kThreads>(square_sum(gradients, chunk.begin, chunk.end, threadIdx.x, kThreads));
     if (threadIdx.x == 0) sums[blockIdx.x] = sum;
 }
 
@@ -38,20 +37,9 @@ template <typename T>
 __global__ void __launch_bounds__(kThreads)
     scale_chunks(const T* __restrict__ values, int64_t size, const float* __restrict__ factors,
                  const float* __restrict__ cotangents, T* __restrict__ out) {
-    const int64_t chunks = chunks_per_sample(size), sample = blockIdx.x / chunks, chunk = blockIdx.x % chunks;
-    const int64_t begin = sample * size + chunk * kChunk, end = smaller((sample + 1) * size, begin + kChunk);
-    const float scale = factors[sample] * cotangents[sample];
-    if (size % Pack<T>::kSize == 0 && is_aligned(values) && is_aligned(out)) {
-        for (int64_t p = begin / Pack<T>::kSize + threadIdx.x; p < end / Pack<T>::kSize; p += kThreads) {
-            const Pack<T> in = reinterpret_cast<const Pack<T>*>(values)[p];
-            Pack<T> scaled;
-#pragma unroll
-            for (int i = 0; i < Pack<T>::kSize; ++i) store(scaled.values + i, scale * to_float(in.values[i]));
-            reinterpret_cast<Pack<T>*>(out)[p] = scaled;
-        }
-        return;
-    }
-    for (int64_t i = begin + threadIdx.x; i < end; i += kThreads) store(out + i, scale * to_float(values[i]));
+    const Chunk chunk = chunk_of(blockIdx.x, size);
+    const float scale = factors[chunk.sample] * cotangents[chunk.sample];
+    scale_range(values, scale, chunk.begin, chunk.end, out, threadIdx.x, kThreads);
 }
 
 // out = weights[n] * real + (1 - weights[n]) * fake. Grid: N x chunks per sample.
@@ -59,11 +47,8 @@ template <typename T>
 __global__ void __launch_bounds__(kThreads)
     interpolate_chunks(const T* __restrict__ real, const T* __restrict__ fake, const float* __restrict__ weights,
                        int64_t size, T* __restrict__ out) {
-    const int64_t chunks = chunks_per_sample(size), sample = blockIdx.x / chunks, chunk = blockIdx.x % chunks;
-    const int64_t begin = sample * size + chunk * kChunk, end = smaller((sample + 1) * size, begin + kChunk);
-    for (int64_t i = begin + threadIdx.x; i < end; i += kThreads) {
-        store(out + i, between(to_float(real[i]), to_float(fake[i]), weights[sample]));
-    }
+    const Chunk chunk = chunk_of(blockIdx.x, size);
+    interpolate_range(real, fake, weights[chunk.sample], chunk.begin, chunk.end, out, threadIdx.x, kThreads);
 }
 
 bool valid(int64_t num_samples, int64_t size, int dtype) {

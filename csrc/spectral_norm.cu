@@ -10,11 +10,10 @@ namespace {
 
 // Entries of t = Wv for one tile of rows into `products` (shared memory), one warp per row.
 template <typename T>
-__device__ void tile_products(const Layer& layer, int64_t first_row, int num_rows, float* products) {
+__device__ void tile_products(const Layer& layer, const RowTile& tile, float* products) {
     const int warp = threadIdx.x / kWarpSize, lane = threadIdx.x % kWarpSize;
-    const T* weight = static_cast<const T*>(layer.weight);
-    for (int r = warp; r < num_rows; r += kWarps) {
-        const T* row = weight + (first_row + r) * layer.columns;
+    for (int r = warp; r < tile.num_rows; r += kWarps) {
+        const T* row = first_row<T>(layer, tile) + r * layer.columns;
         const float sum = warp_sum(row_dot(row, layer.v, layer.columns, lane, kWarpSize));
         if (lane == 0) products[r] = sum;
     }
@@ -24,30 +23,26 @@ __device__ void tile_products(const Layer& layer, int64_t first_row, int num_row
 // One tile of rows: t, |t|^2 and the tile's share of W't. Grid: all row tiles of all layers.
 __global__ void __launch_bounds__(kThreads) iterate_rows(const __grid_constant__ Launch launch, float* memory) {
     __shared__ float products[kRowsPerTile];
-    const int index = layer_of_tile(launch.first_row_tile, launch.num_layers, blockIdx.x);
-    const Layer& layer = launch.layers[index];
-    const int64_t tile = blockIdx.x - launch.first_row_tile[index], first_row = tile * kRowsPerTile;
-    const int num_rows = static_cast<int>(smaller(kRowsPerTile, layer.rows - first_row));
+    const RowTile tile = row_tile_of(launch, blockIdx.x);
+    const Layer& layer = launch.layers[tile.layer];
     const Workspace space = workspace_of(launch);
-    float* partial = memory + space.partial_columns + offset_of_partial(launch, index, tile);
+    float* partial = memory + space.partial_columns + offset_of_partial(launch, tile.layer, tile.number);
     if (layer.dtype == kBFloat16) {
-        tile_products<BFloat16>(layer, first_row, num_rows, products);
-        const BFloat16* rows = static_cast<const BFloat16*>(layer.weight) + first_row * layer.columns;
-        weighted_row_sum(rows, products, num_rows, layer.columns, partial, threadIdx.x, kThreads);
+        tile_products<BFloat16>(layer, tile, products);
+        weighted_row_sum(first_row<BFloat16>(layer, tile), products, tile.num_rows, layer.columns, partial, threadIdx.x,
+                         kThreads);
     } else {
-        tile_products<float>(layer, first_row, num_rows, products);
-        const float* rows = static_cast<const float*>(layer.weight) + first_row * layer.columns;
-        weighted_row_sum(rows, products, num_rows, layer.columns, partial, threadIdx.x, kThreads);
+        tile_products<float>(layer, tile, products);
+        weighted_row_sum(first_row<float>(layer, tile), products, tile.num_rows, layer.columns, partial, threadIdx.x,
+                         kThreads);
     }
-    if (threadIdx.x < num_rows) {
-        memory[space.row_products + offset_of_rows(launch, index) + first_row + threadIdx.x] = products[threadIdx.x];
+    if (threadIdx.x < tile.num_rows) {
+        memory[space.row_products + offset_of_rows(launch, tile.layer) + tile.first + threadIdx.x] = products[threadIdx.x];
     }
     if (threadIdx.x == 0) {
-        float square = 0.0f;
-        for (int r = 0; r < num_rows; ++r) square += products[r] * products[r];
-        memory[space.tile_squares + blockIdx.x] = square;
+        memory[space.tile_squares + blockIdx.x] = ordered_dot(products, products, tile.num_rows);
         // The next launch counts its finished blocks here.
-        if (tile == 0) reinterpret_cast<unsigned int*>(memory + space.tickets)[index] = 0;
+        if (tile.number == 0) reinterpret_cast<unsigned int*>(memory + space.tickets)[tile.layer] = 0;
     }
 }
 
@@ -58,35 +53,30 @@ __device__ void write_vectors(const Launch& launch, int index, const float* memo
     const float* squares = memory + space.column_squares + launch.first_column_tile[index];
     const float square = block_sum<kThreads>(strided_sum(squares, num_column_tiles(layer), threadIdx.x, kThreads));
     const float norm_columns = sqrtf(square);
-    const bool moved = moves(norm_rows, norm_columns);
-    // u'Wv = |W'u| for the new u and v. NaN is handed on; a zero matrix has sigma 0.
-    if (threadIdx.x == 0) sigma[index] = moved || norm_columns != norm_columns ? norm_columns : 0.0f;
-    if (!moved) return;
+    if (threadIdx.x == 0) sigma[index] = sigma_of(norm_rows, norm_columns);
+    if (!moves(norm_rows, norm_columns)) return;
     const float* rows = memory + space.row_products + offset_of_rows(launch, index);
     const float* columns = memory + space.columns + offset_of_columns(launch, index);
-    for (int64_t r = threadIdx.x; r < layer.rows; r += kThreads) layer.u[r] = rows[r] / norm_rows;
-    for (int64_t c = threadIdx.x; c < layer.columns; c += kThreads) layer.v[c] = columns[c] / norm_columns;
+    divide(rows, norm_rows, layer.rows, layer.u, threadIdx.x, kThreads);
+    divide(columns, norm_columns, layer.columns, layer.v, threadIdx.x, kThreads);
 }
 
 // W'u for one tile of columns; the layer's last block to finish writes u, v and sigma. Grid: all column tiles.
 __global__ void __launch_bounds__(kThreads)
     iterate_columns(const __grid_constant__ Launch launch, float* memory, float* sigma) {
     __shared__ bool is_last;
-    const int index = layer_of_tile(launch.first_column_tile, launch.num_layers, blockIdx.x);
+    const Column column = column_of(launch, blockIdx.x, threadIdx.x);
+    const int index = column.layer;
     const Layer& layer = launch.layers[index];
-    const int64_t tile = blockIdx.x - launch.first_column_tile[index];
-    const int64_t column = tile * kColumnsPerTile + threadIdx.x;
     const Workspace space = workspace_of(launch);
     const float* squares = memory + space.tile_squares + launch.first_row_tile[index];
     const float square = block_sum<kThreads>(strided_sum(squares, num_row_tiles(layer), threadIdx.x, kThreads));
     const float norm_rows = sqrtf(square);
     float value = 0.0f;
-    if (column < layer.columns) {
+    if (column.number < layer.columns) {
         const float* partial = memory + space.partial_columns + offset_of_partial(launch, index, 0);
-        const float sum = column_sum(partial, num_row_tiles(layer), layer.columns, column);
-        // Divided before it is squared, so that the square of sigma, not its fourth power, must fit a float.
-        value = norm_rows > kEpsilon ? sum / norm_rows : (norm_rows == norm_rows ? 0.0f : norm_rows);
-        memory[space.columns + offset_of_columns(launch, index) + column] = value;
+        value = scaled_column(column_sum(partial, num_row_tiles(layer), layer.columns, column.number), norm_rows);
+        memory[space.columns + offset_of_columns(launch, index) + column.number] = value;
     }
     const float column_square = block_sum<kThreads>(value * value);
     if (threadIdx.x == 0) memory[space.column_squares + blockIdx.x] = column_square;
@@ -105,20 +95,14 @@ __global__ void __launch_bounds__(kThreads)
 // u'Wv of one tile of rows. Grid: all row tiles.
 __global__ void __launch_bounds__(kThreads) bilinear_tiles(const __grid_constant__ Launch launch, float* memory) {
     __shared__ float products[kRowsPerTile];
-    const int index = layer_of_tile(launch.first_row_tile, launch.num_layers, blockIdx.x);
-    const Layer& layer = launch.layers[index];
-    const int64_t first_row = static_cast<int64_t>(blockIdx.x - launch.first_row_tile[index]) * kRowsPerTile;
-    const int num_rows = static_cast<int>(smaller(kRowsPerTile, layer.rows - first_row));
+    const RowTile tile = row_tile_of(launch, blockIdx.x);
+    const Layer& layer = launch.layers[tile.layer];
     if (layer.dtype == kBFloat16) {
-        tile_products<BFloat16>(layer, first_row, num_rows, products);
+        tile_products<BFloat16>(layer, tile, products);
     } else {
-        tile_products<float>(layer, first_row, num_rows, products);
+        tile_products<float>(layer, tile, products);
     }
-    if (threadIdx.x == 0) {
-        float sum = 0.0f;
-        for (int r = 0; r < num_rows; ++r) sum += layer.u[first_row + r] * products[r];
-        memory[blockIdx.x] = sum;
-    }
+    if (threadIdx.x == 0) memory[blockIdx.x] = ordered_dot(layer.u + tile.first, products, tile.num_rows);
 }
 
 // The sum over a layer's row tiles. Grid: layers.
@@ -131,38 +115,22 @@ __global__ void __launch_bounds__(kThreads)
 }
 
 template <typename T>
-__device__ void write_outer(const Layer& layer, int64_t first_row, int num_rows, float coefficient) {
-    for (int r = 0; r < num_rows; ++r) {
-        T* row = static_cast<T*>(layer.weight) + (first_row + r) * layer.columns;
-        const float u = layer.u[first_row + r];
-        if (layer.columns % Pack<T>::kSize == 0 && is_aligned(row)) {
-            for (int64_t p = threadIdx.x; p < layer.columns / Pack<T>::kSize; p += kThreads) {
-                Pack<T> pack;
-#pragma unroll
-                for (int i = 0; i < Pack<T>::kSize; ++i) {
-                    store(pack.values + i, outer_element(coefficient, u, layer.v[p * Pack<T>::kSize + i]));
-                }
-                reinterpret_cast<Pack<T>*>(row)[p] = pack;
-            }
-        } else {
-            for (int64_t c = threadIdx.x; c < layer.columns; c += kThreads) {
-                store(row + c, outer_element(coefficient, u, layer.v[c]));
-            }
-        }
+__device__ void write_outer(const Layer& layer, const RowTile& tile, float coefficient) {
+    for (int r = 0; r < tile.num_rows; ++r) {
+        T* row = first_row<T>(layer, tile) + r * layer.columns;
+        write_outer_row(row, coefficient, layer.u[tile.first + r], layer.v, layer.columns, threadIdx.x, kThreads);
     }
 }
 
 // One tile of rows of c u v', written to the layer's `weight`. Grid: all row tiles.
 __global__ void __launch_bounds__(kThreads)
     outer_tiles(const __grid_constant__ Launch launch, const float* coefficients) {
-    const int index = layer_of_tile(launch.first_row_tile, launch.num_layers, blockIdx.x);
-    const Layer& layer = launch.layers[index];
-    const int64_t first_row = static_cast<int64_t>(blockIdx.x - launch.first_row_tile[index]) * kRowsPerTile;
-    const int num_rows = static_cast<int>(smaller(kRowsPerTile, layer.rows - first_row));
+    const RowTile tile = row_tile_of(launch, blockIdx.x);
+    const Layer& layer = launch.layers[tile.layer];
     if (layer.dtype == kBFloat16) {
-        write_outer<BFloat16>(layer, first_row, num_rows, coefficients[index]);
+        write_outer<BFloat16>(layer, tile, coefficients[tile.layer]);
     } else {
-        write_outer<float>(layer, first_row, num_rows, coefficients[index]);
+        write_outer<float>(layer, tile, coefficients[tile.layer]);
     }
 }
 

@@ -60,6 +60,35 @@ FASTGAN_HOST_DEVICE int layer_of_tile(const int32_t* first_tile, int num_layers,
     return low;
 }
 
+// Some rows of one layer, on which one block works: the layer's tile number `number`, rows [first, first + num_rows).
+struct RowTile {
+    int layer;
+    int64_t number, first;
+    int num_rows;
+};
+
+FASTGAN_HOST_DEVICE RowTile row_tile_of(const Launch& launch, int64_t block) {
+    const int layer = layer_of_tile(launch.first_row_tile, launch.num_layers, block);
+    const int64_t number = block - launch.first_row_tile[layer], first = number * kRowsPerTile;
+    return {layer, number, first, static_cast<int>(smaller(kRowsPerTile, launch.layers[layer].rows - first))};
+}
+
+template <typename T>
+FASTGAN_HOST_DEVICE T* first_row(const Layer& layer, const RowTile& tile) {
+    return static_cast<T*>(layer.weight) + tile.first * layer.columns;
+}
+
+// The layer and the column, perhaps beyond its last one, on which a thread of a block works.
+struct Column {
+    int layer;
+    int64_t number;
+};
+
+FASTGAN_HOST_DEVICE Column column_of(const Launch& launch, int64_t block, int thread) {
+    const int layer = layer_of_tile(launch.first_column_tile, launch.num_layers, block);
+    return {layer, (block - launch.first_column_tile[layer]) * kColumnsPerTile + thread};
+}
+
 // False if the layers do not fit one launch or are not valid.
 inline bool fill_launch(const Layer* layers, int num_layers, Launch* launch) {
     if (num_layers < 1 || num_layers > kMaxLayers) return false;
@@ -177,12 +206,50 @@ FASTGAN_HOST_DEVICE float strided_sum(const float* values, int64_t size, int lan
     return sum;
 }
 
-// Whether u, v and sigma follow from these norms; false for zero, where all three stay, and for NaN.
+// The sum of a[i] * b[i], in their order.
+FASTGAN_HOST_DEVICE float ordered_dot(const float* a, const float* b, int size) {
+    float sum = 0.0f;
+    for (int i = 0; i < size; ++i) sum += a[i] * b[i];
+    return sum;
+}
+
+// out[i] = values[i] / norm for the numbers that thread `lane` takes.
+FASTGAN_HOST_DEVICE void divide(const float* values, float norm, int64_t size, float* out, int lane, int num_lanes) {
+    for (int64_t i = lane; i < size; i += num_lanes) out[i] = values[i] / norm;
+}
+
+// An entry of W'u from that of W't: 0 where t is, NaN where its norm is. Divided before it is squared, so that the square
+// of sigma, not its fourth power, must fit a float.
+FASTGAN_HOST_DEVICE float scaled_column(float sum, float norm_rows) {
+    if (norm_rows > kEpsilon) return sum / norm_rows;
+    return norm_rows == norm_rows ? 0.0f : norm_rows;
+}
+
+// Whether u and v follow from these norms; false for zero and for NaN, where both stay.
 FASTGAN_HOST_DEVICE bool moves(float norm_rows, float norm_columns) {
     return norm_rows > kEpsilon && norm_columns > kEpsilon;
 }
 
-// Element (r, c) of coefficient * u v', the derivative of u'Wv.
-FASTGAN_HOST_DEVICE float outer_element(float coefficient, float u, float v) { return coefficient * u * v; }
+// u'Wv = |W'u| for the new u and v; 0 for a zero matrix, and NaN is handed on.
+FASTGAN_HOST_DEVICE float sigma_of(float norm_rows, float norm_columns) {
+    return moves(norm_rows, norm_columns) || norm_columns != norm_columns ? norm_columns : 0.0f;
+}
+
+// A row of coefficient * u v', the derivative of u'Wv, in the columns that thread `lane` takes.
+template <typename T>
+FASTGAN_HOST_DEVICE void write_outer_row(T* row, float coefficient, float u, const float* v, int64_t columns, int lane,
+                                         int num_lanes) {
+    const float scaled = coefficient * u;
+    if (columns % Pack<T>::kSize == 0 && is_aligned(row)) {
+        for (int64_t p = lane; p < columns / Pack<T>::kSize; p += num_lanes) {
+            Pack<T> pack;
+#pragma unroll
+            for (int i = 0; i < Pack<T>::kSize; ++i) store(pack.values + i, scaled * v[p * Pack<T>::kSize + i]);
+            reinterpret_cast<Pack<T>*>(row)[p] = pack;
+        }
+        return;
+    }
+    for (int64_t c = lane; c < columns; c += num_lanes) store(row + c, scaled * v[c]);
+}
 
 }  // namespace fastgan

@@ -33,6 +33,6 @@ def host_library(tmp_path_factory: pytest.TempPathFactory) -> ctypes.CDLL:
     loaded = ctypes.CDLL(str(library))
     loaded.host_between.restype = ctypes.c_float
     loaded.host_between.argtypes = (ctypes.c_float,) * 3
-    for name in ("host_power_iteration", "host_layers_of_tiles"):
+    for name in ("host_power_iteration", "host_bilinear", "host_outer", "host_layers_of_tiles"):
         getattr(loaded, name).restype = ctypes.c_int64
     return loaded

@@ -12,7 +12,21 @@ from fastgan.ops import gradient_penalty, interpolate, power_iteration_, spectra
 # One row, one column, one element, a tile of rows less and more than 16, columns that do and do not divide 16 bytes.
 SHAPES = [(1, 9), (9, 1), (1, 1), (15, 8), (16, 64), (17, 30), (40, 257), (2, 3000), (300, 2)]
 
+DTYPES = [torch.float32, torch.bfloat16]
+# One number, fewer and more than 16 bytes, whole chunks, and chunks with a rest that does and does not divide 16 bytes.
+SIZES = [1, 3, 64, 1000, 8192, 8200, 20001]
+
 int64, float32 = ctypes.c_int64, ctypes.c_float
+
+
+def pointer(tensor: Tensor) -> ctypes.c_void_p:
+    return ctypes.c_void_p(tensor.data_ptr())
+
+
+def samples(size: int, dtype: torch.dtype, *, seed: int = 0) -> tuple[Tensor, int]:
+    """[3, size] and the number of its dtype in the C interface."""
+    values = torch.randn(3, size, generator=torch.Generator().manual_seed(seed)).to(dtype)
+    return values, native._DTYPES[dtype]
 
 
 def make(shapes: list[tuple[int, int]], dtype: torch.dtype) -> tuple[list[Tensor], list[Tensor], list[Tensor]]:
@@ -26,6 +40,11 @@ def make(shapes: list[tuple[int, int]], dtype: torch.dtype) -> tuple[list[Tensor
     return matrices, [unit(rows) for rows, _ in shapes], [unit(columns) for _, columns in shapes]
 
 
+def shifted(tensor: Tensor) -> Tensor:
+    """A copy that does not lie at a multiple of 16 bytes, as in a buffer that holds several tensors."""
+    return torch.cat([torch.zeros(1, dtype=tensor.dtype), tensor.flatten()])[1:].view(tensor.shape)
+
+
 def run_host(library: ctypes.CDLL, matrices: list[Tensor], left: list[Tensor], right: list[Tensor]) -> Tensor:
     sigma = torch.full((len(matrices),), float("nan"))
     ((_, count, layers),) = native._launches(matrices, left, right)
@@ -33,9 +52,10 @@ def run_host(library: ctypes.CDLL, matrices: list[Tensor], left: list[Tensor], r
     return sigma
 
 
-@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize("dtype", DTYPES)
 def test_power_iteration_equals_the_reference_in_double(host_library: ctypes.CDLL, dtype: torch.dtype) -> None:
-    matrices, left, right = make(SHAPES, dtype)
+    matrices, left, right = make([*SHAPES, (15, 8), (16, 64)], dtype)
+    matrices[-2], right[-1] = shifted(matrices[-2]), shifted(right[-1])
     exact = [[t.double() for t in side] for side in (matrices, left, right)]
     for _ in range(3):
         sigma = run_host(host_library, matrices, left, right)
@@ -50,11 +70,14 @@ def test_zero_and_tiny_matrices(host_library: ctypes.CDLL) -> None:
     matrices[0].zero_()
     matrices[2].mul_(1e-9)
     before = left[0].clone(), right[0].clone()
+    tiny_left, tiny_right = [u.clone() for u in left], [v.clone() for v in right]
     sigma = run_host(host_library, matrices, left, right)
     assert sigma[0] == 0
     torch.testing.assert_close((left[0], right[0]), before, rtol=0, atol=0)
-    assert left[2].norm().item() == pytest.approx(1.0, rel=1e-5)
-    assert right[2].norm().item() == pytest.approx(1.0, rel=1e-5)
+    exact = [[side[2].double()] for side in (matrices, tiny_left, tiny_right)]
+    power_iteration_(*exact)
+    torch.testing.assert_close((left[2].double(), right[2].double()), (exact[1][0], exact[2][0]), rtol=0, atol=3e-6)
+    assert sigma[2].item() == pytest.approx(spectral_norm(*exact).item(), rel=3e-6)
 
 
 def test_every_tile_finds_its_layer(host_library: ctypes.CDLL) -> None:
@@ -82,32 +105,65 @@ def test_invalid_layers_are_refused(host_library: ctypes.CDLL) -> None:
     assert host_library.host_power_iteration((native._Layer * 1)(bad), 1, ctypes.c_void_p(sigma.data_ptr())) == -1
     bad.rows, bad.dtype = 5, 7
     assert host_library.host_power_iteration((native._Layer * 1)(bad), 1, ctypes.c_void_p(sigma.data_ptr())) == -1
+    matrices, left, right = make([(2, 3)] * 64, torch.float32)
+    ((_, count, layers),) = native._launches(matrices, left, right)
+    one_too_many = (native._Layer * (count + 1))(*layers, layers[0])
+    assert (
+        host_library.host_layers_of_tiles(one_too_many, count + 1, pointer(torch.empty(100, dtype=torch.int32))) == -1
+    )
 
 
-def test_outer_product(host_library: ctypes.CDLL) -> None:
-    u, v, out = torch.randn(3), torch.randn(5), torch.empty(3, 5)
-    pointers = [ctypes.c_void_p(t.data_ptr()) for t in (u, v, out)]
-    host_library.host_outer(float32(1.5), *pointers[:2], int64(3), int64(5), pointers[2])
-    torch.testing.assert_close(out, 1.5 * torch.outer(u, v))
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_sigma_of_given_vectors(host_library: ctypes.CDLL, dtype: torch.dtype) -> None:
+    matrices, left, right = make(SHAPES, dtype)
+    ((_, count, layers),) = native._launches(matrices, left, right)
+    sums = torch.full((count,), float("nan"))
+    assert host_library.host_bilinear(layers, count, pointer(sums)) == 0
+    rows = zip(matrices, left, right, strict=True)
+    expected = torch.stack([u.double() @ matrix.double() @ v.double() for matrix, u, v in rows])
+    torch.testing.assert_close(sums.double(), expected, rtol=0, atol=1e-5)
 
 
-@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
-@pytest.mark.parametrize("size", [1, 3, 64, 1000, 8192, 20001])
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_outer_products(host_library: ctypes.CDLL, dtype: torch.dtype) -> None:
+    matrices, left, right = make(SHAPES, dtype)
+    made = [torch.full_like(matrix, float("nan")) for matrix in matrices]
+    made[3] = shifted(made[3])
+    ((_, count, layers),) = native._launches(made, left, right)
+    coefficients = torch.arange(1.0, count + 1)
+    assert host_library.host_outer(layers, count, pointer(coefficients)) == 0
+    for got, c, u, v in zip(made, coefficients, left, right, strict=True):
+        torch.testing.assert_close(got, torch.outer(c * u, v).to(dtype), rtol=0, atol=0)
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("size", SIZES)
 @pytest.mark.parametrize(("center", "one_sided"), [(0.0, False), (1.0, False), (1.0, True), (30.0, True)])
 def test_penalty_and_its_derivative(
     host_library: ctypes.CDLL, dtype: torch.dtype, size: int, center: float, one_sided: bool
 ) -> None:
-    values = torch.randn(3, size, generator=torch.Generator().manual_seed(size)).to(dtype)
+    values, code = samples(size, dtype)
     values[1] = 0
     penalty, factor = torch.empty(3), torch.empty(3)
-    pointers = [ctypes.c_void_p(t.data_ptr()) for t in (values, penalty, factor)]
-    is_bfloat16, shape = int(dtype == torch.bfloat16), (int64(3), int64(size))
-    host_library.host_gradient_penalty(pointers[0], is_bfloat16, *shape, float32(center), int(one_sided), *pointers[1:])
+    options = int64(3), int64(size), float32(center), int(one_sided)
+    host_library.host_gradient_penalty(pointer(values), code, *options, pointer(penalty), pointer(factor))
     exact = values.double().requires_grad_()
     expected = gradient_penalty(exact, center=center, one_sided=one_sided, impl="reference")
     (gradient,) = torch.autograd.grad(expected.sum(), exact)
     torch.testing.assert_close(penalty.double(), expected.detach(), rtol=1e-5, atol=1e-5)
     torch.testing.assert_close(factor[:, None].double() * values.double(), gradient, rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.parametrize("center", [0.0, 1.0])
+def test_nan_reaches_the_penalty_and_its_derivative(host_library: ctypes.CDLL, center: float) -> None:
+    values, code = samples(9, torch.float32)
+    values[1, 3] = float("nan")
+    penalty, factor = torch.empty(3), torch.empty(3)
+    options = int64(3), int64(9), float32(center), 1
+    host_library.host_gradient_penalty(pointer(values), code, *options, pointer(penalty), pointer(factor))
+    assert penalty.isnan().tolist() == [False, True, False]
+    assert (factor[:, None] * values).isnan().any(dim=1).tolist() == [False, True, False]
+    assert factor.isnan().tolist() == [False, center > 0, False]
 
 
 def test_interpolation_is_exact_at_both_ends(host_library: ctypes.CDLL) -> None:
@@ -117,6 +173,31 @@ def test_interpolation_is_exact_at_both_ends(host_library: ctypes.CDLL) -> None:
         expected = interpolate(real, fake, torch.full((3,), weight))
         assert got == pytest.approx(expected.flatten().tolist(), rel=1e-6)
     assert host_library.host_between(0.1, 1e8, 1.0) == pytest.approx(0.1, rel=1e-7)
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("size", SIZES)
+def test_every_number_is_scaled_and_interpolated_once(host_library: ctypes.CDLL, dtype: torch.dtype, size: int) -> None:
+    (real, code), (fake, _) = samples(size, dtype), samples(size, dtype, seed=1)
+    weights = torch.tensor([0.25, 0.5, 1.0])
+    shape, outs = (int64(3), int64(size)), [shifted(torch.full_like(real, float("nan"))) for _ in range(2)]
+    for out in (torch.empty_like(real), outs[0]):
+        host_library.host_scale_samples(pointer(real), code, *shape, pointer(weights), pointer(out))
+        torch.testing.assert_close(out, (weights[:, None] * real.float()).to(dtype), rtol=0, atol=0)
+    host_library.host_interpolate(*map(pointer, (real, fake, weights)), code, *shape, pointer(outs[1]))
+    expected = torch.lerp(fake.float(), real.float(), weights[:, None])
+    tolerance = {"rtol": 0, "atol": 1e-6} if dtype == torch.float32 else {"rtol": 2**-7, "atol": 1e-6}
+    torch.testing.assert_close(outs[1].float(), expected, **tolerance)
+
+
+def test_a_matrix_with_nan_keeps_its_vectors_and_has_sigma_nan(host_library: ctypes.CDLL) -> None:
+    for bad in (float("nan"), float("inf")):
+        matrices, left, right = make([(20, 300), (4, 4)], torch.float32)
+        matrices[0][17, 200] = bad
+        before = left[0].clone(), right[0].clone()
+        sigma = run_host(host_library, matrices, left, right)
+        assert sigma.isnan().tolist() == [True, False]
+        torch.testing.assert_close((left[0], right[0]), before, rtol=0, atol=0)
 
 
 def test_rounding_to_bfloat16_is_torchs(host_library: ctypes.CDLL) -> None:
