@@ -15,6 +15,8 @@ from fastgan.train.log import say
 if TYPE_CHECKING:
     from fastgan.schedule import Span
 
+# A slip of the keyboard must not ask for more memory than there is.
+MAX_RANKS = 2**20
 Ranks = Annotated[int, typer.Option(help="Processes of the run.")]
 Plot = Annotated[Path | None, typer.Option(metavar="FILE", help="Draw a timeline into a .png or .svg file.")]
 
@@ -50,12 +52,16 @@ def show(
 
 def check_world(ranks: int, plot: Path | None) -> None:
     """Raises:
-    ConfigError: if there is no rank, or the picture's name says another format than PNG or SVG.
+    ConfigError: if there is no rank, or more than memory holds, or the picture is to be neither a PNG nor an SVG.
     """
     if ranks < 1:
         raise ConfigError(f"--ranks {ranks} must be at least 1; 1 is a run without a launcher")
+    if ranks > MAX_RANKS:
+        raise ConfigError(f"--ranks {ranks} must be at most {MAX_RANKS:,}; give fewer")
     if plot is not None and plot.suffix not in (".png", ".svg"):
-        raise ConfigError(f"--plot {plot} must end in .png or .svg; give {plot.with_suffix('.png')}")
+        raise ConfigError(
+            f"--plot {plot} must end in .png or .svg; give {plot.with_suffix('.png') if plot.name else 'a.png'}"
+        )
 
 
 def save_timeline(

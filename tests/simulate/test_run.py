@@ -148,6 +148,17 @@ def test_the_model_of_pictures_knows_all_that_a_policy_needs() -> None:
         (lambda: Noise(jitter=1.0), r"jitter=1.0 must be in \[0, 1\)"),
         (lambda: Noise(straggler_share=2.0), r"stragglers=2.0 must be in \[0, 1\]"),
         (lambda: Noise(straggler_slowdown=0.5), "slowdown=0.5 must be at least 1"),
+        (lambda: Noise(seed=-1), "seed=-1 must be at least 0"),
+        (
+            lambda: simulate(Alternate(batch_images=1), replace(COST, parts=parts_from_passes(Part(0), Part(0)))),
+            "20 steps end after 0 s, which no steps do; give other times",
+        ),
+        (
+            lambda: simulate(
+                Alternate(batch_images=1), replace(COST, parts=parts_from_passes(Part(1e308), Part(1e308)))
+            ),
+            "20 steps end after inf s",
+        ),
         (
             lambda: simulate(Alternate(batch_images=1, penalties=(LazyPenalty("zero_centered", 1.0),)), COST),
             "nothing says how long 'penalty zero_centered' takes; measure it with fastgan bench step",

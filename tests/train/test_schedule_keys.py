@@ -94,7 +94,12 @@ def test_every_policy_has_its_keys() -> None:
             ["schedule.shares=fair"],
             "schedule.shares=fair is not valid: give equal, measured, or a list of whole numbers",
         ),
-        (["schedule.shares=[1,0]"], "is not valid: give equal, measured, or a list of whole numbers of at least 1"),
+        (
+            ["schedule.shares=[1,0]"],
+            "is not valid: give equal, measured, or a list of whole numbers from 1 to 1,048,576",
+        ),
+        (["schedule.shares=[9999999,1]"], "schedule.shares=[9999999, 1] is not valid: give equal, measured, or a list"),
+        (["schedule.discriminator_ranks=9999999"], "is not valid: give auto, or a whole number from 1 to 1,048,576"),
         (["schedule.policy=split", "parallel.overlap=true"], "parallel.overlap=true has no other network's work to"),
         (["schedule.policy=split", "schedule.shares=measured"], "schedule.shares=measured would make the roles of"),
         (
@@ -115,7 +120,7 @@ def test_every_policy_has_its_keys() -> None:
             ["schedule.discriminator_ranks=0"],
             "schedule.discriminator_ranks=0 is not valid: give auto, or a",
         ),
-        (["schedule.discriminator_ranks=true"], "is not valid: give auto, or a whole number of at least 1"),
+        (["schedule.discriminator_ranks=true"], "is not valid: give auto, or a whole number from 1 to 1,048,576"),
         (["schedule.discriminator_updates=0"], "schedule.discriminator_updates=0"),
         (["schedule.high_percent=101"], "schedule.high_percent=101"),
     ],
