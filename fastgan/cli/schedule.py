@@ -37,14 +37,16 @@ def show(
     if steps < 1:
         raise ConfigError(f"--steps {steps} must be at least 1; 4 show most of it")
     check_world(ranks, plot)
-    policy = build_schedule(load_arguments(preset, overrides, config_file=config), num_ranks=ranks)
+    run_config = load_arguments(preset, overrides, config_file=config)
+    policy = build_schedule(run_config, num_ranks=ranks)
     say(str(policy))
     for line in schedule_table(policy, num_steps=steps):
         say(line)
     if plot is not None:
         from fastgan.simulate import simulate, unit_model
 
-        found = simulate(policy, unit_model(policy), num_steps=max(3, steps), overlapped=False)
+        is_overlapped = run_config.parallel.overlap
+        found = simulate(policy, unit_model(policy), num_steps=max(3, steps), overlapped=is_overlapped)
         shown = [span for span in found.spans if span.begin < found.step_seconds[:steps].sum()]
         unit = "forward passes of a rank's images; collectives are not to scale"
         save_timeline(plot, shown, found.segments, title=str(policy), unit=unit, units_per_second=1.0)
