@@ -27,7 +27,9 @@ def build_schedule(config: RunConfig, *, num_ranks: int = 1, cost: "CostModel | 
     settings.pop("force", None)
     is_open = settings.get("discriminator_ranks") == "auto"
     if is_open:
-        settings["discriminator_ranks"] = 1
+        # As few as leave every other rank an image, or a micro-batch.
+        num_units = config.batch_images // (config.micro_batch_images or 1)
+        settings["discriminator_ranks"] = max(1, num_ranks - num_units)
     policy = POLICIES[schedule.policy](
         batch_images=config.batch_images,
         micro_batch_images=config.micro_batch_images,

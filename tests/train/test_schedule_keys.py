@@ -56,6 +56,11 @@ def test_split_is_built_for_its_processes() -> None:
     )
     with pytest.raises(ConfigError, match="start 2 processes or more with torchrun, or use"):
         build_schedule(config, num_ranks=1)
+    # A batch of 32 images serves roles of 32 ranks at most.
+    assert build_schedule(config, num_ranks=64).groups == (range(32), range(32, 64))
+    assert max(map(len, build_schedule(config, num_ranks=40).groups)) <= 32
+    with pytest.raises(ConfigError, match="batch_images=32 must hold at least one of the images for each of 33 ranks"):
+        build_schedule(config, num_ranks=65)
 
 
 def test_one_process_cannot_split(tiny: Callable[..., RunConfig], tmp_path: Path) -> None:
