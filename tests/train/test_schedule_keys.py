@@ -8,6 +8,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
+from fastgan.data import Loader
 from fastgan.errors import ConfigError
 from fastgan.schedule import Alternate, Balance, Joint, Policy, ScheduleState, Split
 from fastgan.simulate import CostModel, Fabric, Part, parts_from_passes
@@ -165,6 +166,19 @@ def test_a_network_that_starts_later_is_not_trained_before(tiny: Callable[..., R
     ticks = read_stats(tmp_path / "run")
     assert ["loss_generator" in tick for tick in ticks] == [False, False, False, True, True]
     assert all("loss_discriminator" in tick for tick in ticks)
+
+
+@pytest.mark.parametrize(("loss", "num_loaded"), [("hinge", 0), ("relativistic", 2)])
+def test_real_images_are_loaded_for_updates_that_read_them(
+    loss: str, num_loaded: int, tiny: Callable[..., RunConfig], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Two steps in which the generator trains alone, as it does on its ranks of `split`."""
+    loaded, ordinary = [], Loader.batch
+    monkeypatch.setattr(Loader, "batch", lambda *a: loaded.append(a) or ordinary(*a))
+    monkeypatch.setattr(Loader, "prefetch", lambda *a: loaded.append(a) if loss == "hinge" else None)
+    settings = [f"objective.loss={loss}", "schedule.discriminator_start_images=16", "total_images=16"]
+    assert train(tiny(*settings, f"run_dir={tmp_path / 'run'}")) == 0
+    assert len(loaded) == num_loaded
 
 
 def test_pace_is_the_time_of_forward_passes() -> None:
