@@ -15,6 +15,8 @@ from fastgan.train.log import say
 if TYPE_CHECKING:
     from fastgan.schedule import Span
 
+# A slip of the keyboard must not ask for more memory than there is.
+MAX_RANKS = 2**20
 Ranks = Annotated[int, typer.Option(help="Processes of the run.")]
 Plot = Annotated[Path | None, typer.Option(metavar="FILE", help="Draw a timeline into a .png or .svg file.")]
 
@@ -35,14 +37,16 @@ def show(
     if steps < 1:
         raise ConfigError(f"--steps {steps} must be at least 1; 4 show most of it")
     check_world(ranks, plot)
-    policy = build_schedule(load_arguments(preset, overrides, config_file=config), num_ranks=ranks)
+    run_config = load_arguments(preset, overrides, config_file=config)
+    policy = build_schedule(run_config, num_ranks=ranks)
     say(str(policy))
     for line in schedule_table(policy, num_steps=steps):
         say(line)
     if plot is not None:
         from fastgan.simulate import simulate, unit_model
 
-        found = simulate(policy, unit_model(policy), num_steps=max(3, steps), overlapped=False)
+        is_overlapped = run_config.parallel.overlap
+        found = simulate(policy, unit_model(policy), num_steps=max(3, steps), overlapped=is_overlapped)
         shown = [span for span in found.spans if span.begin < found.step_seconds[:steps].sum()]
         unit = "forward passes of a rank's images; collectives are not to scale"
         save_timeline(plot, shown, found.segments, title=str(policy), unit=unit, units_per_second=1.0)
@@ -50,12 +54,16 @@ def show(
 
 def check_world(ranks: int, plot: Path | None) -> None:
     """Raises:
-    ConfigError: if there is no rank, or the picture's name says another format than PNG or SVG.
+    ConfigError: if there is no rank, or more than memory holds, or the picture is to be neither a PNG nor an SVG.
     """
     if ranks < 1:
         raise ConfigError(f"--ranks {ranks} must be at least 1; 1 is a run without a launcher")
+    if ranks > MAX_RANKS:
+        raise ConfigError(f"--ranks {ranks} must be at most {MAX_RANKS:,}; give fewer")
     if plot is not None and plot.suffix not in (".png", ".svg"):
-        raise ConfigError(f"--plot {plot} must end in .png or .svg; give {plot.with_suffix('.png')}")
+        raise ConfigError(
+            f"--plot {plot} must end in .png or .svg; give {plot.with_suffix('.png') if plot.name else 'a.png'}"
+        )
 
 
 def save_timeline(

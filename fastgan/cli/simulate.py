@@ -13,7 +13,7 @@ from fastgan.errors import ConfigError
 from fastgan.train.log import say
 
 if TYPE_CHECKING:
-    from fastgan.schedule import Network, Policy
+    from fastgan.schedule import Policy
     from fastgan.simulate import CostModel, Fabric, Part, Simulated
     from fastgan.train.config import RunConfig
 
@@ -38,7 +38,6 @@ def simulate(
     record: Annotated[Path | None, typer.Option(metavar="FILE", help="Record of: fastgan bench step")] = None,
     generator: Time = None,
     discriminator: Time = None,
-    overlap: Annotated[bool, typer.Option(help="Put waits off until they are needed.")] = True,
     jitter: Annotated[float, typer.Option(help="Relative spread of every computation's time.")] = 0.0,
     stragglers: Annotated[float, typer.Option(help="Share of ranks that are always slow.")] = 0.0,
     slowdown: Annotated[float, typer.Option(help="How many times as long those take.")] = 1.5,
@@ -49,15 +48,16 @@ def simulate(
     """Predict speed and waiting, for example: fastgan simulate digits --ranks 8 --record FILE"""
     from fastgan.simulate import Noise
     from fastgan.simulate import simulate as run
-    from fastgan.train.build_schedule import build_schedule
+    from fastgan.train.build_schedule import build_cost, build_schedule
 
     check_world(ranks, plot)
     run_config = load_arguments(preset, overrides, config_file=config)
     links = _fabric(gpus_per_node, (intra, inter), (intra_latency, inter_latency), algorithm=algorithm)
-    cost = _cost(run_config, links, record=record, passes=(generator, discriminator))
+    _check_modelled(run_config, ranks)
+    cost = build_cost(run_config, parts=_parts(run_config, record, passes=(generator, discriminator)), fabric=links)
     policy = build_schedule(run_config, num_ranks=ranks, cost=cost)
     noise = Noise(jitter=jitter, straggler_share=stragglers, straggler_slowdown=slowdown, seed=seed)
-    found = run(policy, cost, num_steps=steps, overlapped=overlap, noise=noise)
+    found = run(policy, cost, num_steps=steps, overlapped=run_config.parallel.overlap, noise=noise)
     _say_report(policy, found, cost)
     _write(policy, found, trace=trace, plot=plot)
 
@@ -76,20 +76,31 @@ def _fabric(gpus_per_node: int, rates: tuple[str, str], latencies: tuple[str, st
     )
 
 
-def _cost(config: RunConfig, links: Fabric, *, record: Path | None, passes: tuple[str | None, str | None]) -> CostModel:
-    from fastgan.simulate import CostModel
+def _check_modelled(config: RunConfig, ranks: int) -> None:
+    """Raises:
+    ConfigError: if such a run could not start, or has costs that the simulator does not know.
+    """
+    from fastgan.dist import World
+    from fastgan.train.build_engines import choose_engines
 
-    parts = _parts(config, record, generator=passes[0], discriminator=passes[1])
-    return CostModel(parts=parts, gradient_bytes=_gradient_bytes(config), fabric=links)
+    if config.ensemble.members:
+        names = [member.name for member in config.ensemble.members]
+        reason = "cannot be simulated: costs are those of one discriminator"
+        raise ConfigError(f"ensemble.members={names} {reason}; give ensemble.members=[]")
+    for name, choice in choose_engines(config, world=World(0, ranks, 0, is_launched=ranks > 1)).items():
+        if choice.kind not in ("single", "flat", "ddp"):
+            raise ConfigError(
+                f"parallel.engine={choice.kind} of the {name} cannot be simulated: costs are those of ranks that hold "
+                "whole networks; give parallel.engine=ddp"
+            )
 
 
-def _parts(
-    config: RunConfig, record: Path | None, *, generator: str | None, discriminator: str | None
-) -> dict[str, Part]:
+def _parts(config: RunConfig, record: Path | None, *, passes: tuple[str | None, str | None]) -> dict[str, Part]:
     """The computation's times, measured or given."""
     from fastgan.simulate import parts_from_passes, parts_from_record
     from fastgan.simulate.quantities import pass_seconds
 
+    generator, discriminator = passes
     if record is not None and generator is None and discriminator is None:
         dtype = None if config.precision == "auto" else config.precision
         return parts_from_record(record, preset=config.name, dtype=dtype)
@@ -103,14 +114,6 @@ def _parts(
         "how long the networks compute must be measured or given: --record FILE of fastgan bench step, or both "
         "--generator and --discriminator, e.g. 13ms+0.4ms for a forward pass and for each of its images"
     )
-
-
-def _gradient_bytes(config: RunConfig) -> dict[Network, float]:
-    from fastgan.train.build import build_networks
-
-    generator, discriminator = build_networks(config, device="meta")
-    sizes = (sum(4.0 * p.numel() for p in network.parameters()) for network in (generator, discriminator))
-    return dict(zip(("generator", "discriminator"), sizes, strict=True))
 
 
 def _say_report(policy: Policy, found: Simulated, cost: CostModel) -> None:

@@ -207,6 +207,7 @@ class GeneratorObjective(nn.Module):
         real: Tensor | None = None,
         fake: Tensor | None = None,
         fake_gradient: Tensor | None = None,
+        adversarial: bool = True,
     ) -> ObjectiveOutput:
         """loss(D(G(latents))).
 
@@ -217,9 +218,14 @@ class GeneratorObjective(nn.Module):
             fake: G(latents, labels) with its graph, where the caller has it already.
             fake_gradient: [N, C, H, W], of the loss by the fakes, where the discriminator's objective has computed it:
                 the output's loss is a scalar with that gradient, and the discriminator is not called.
+            adversarial: False before a schedule's adversarial part, for subclasses that have a loss of their own.
         Raises:
-            ValueError: if the loss compares with real logits and `real` is None.
+            ValueError: if the loss compares with real logits and `real` is None, or nothing is left of the loss.
         """
+        if not adversarial:
+            raise ValueError(
+                "GeneratorObjective: adversarial=False leaves no loss; subclass it and add one of your own"
+            )
         discriminator = self._discriminator[0]
         images = self.generator(latents, labels) if fake is None else fake
         if fake_gradient is not None:

@@ -27,7 +27,8 @@ class Policy(ABC):
         shares: how many micro-batches each rank takes: equally many, as measured step times ask for, or these.
         discriminator_start_images: until then the generator alone is updated.
         generator_start_images: until then the discriminator alone is updated.
-        adversarial_start_images: until then generator updates leave the discriminator out of their loss.
+        adversarial_start_images: until then generator updates leave the discriminator out of their loss; for objectives
+            that have one of their own, which configurations do not offer.
     Raises:
         ConfigError: if a number is below 1, or the batch does not divide over ranks and micro-batches.
     """

@@ -73,6 +73,7 @@ class CostModel:
         gradient_bytes: of each network, which is also the size of its weights.
         bucket_bytes: gradients are sent in pieces of this size as the backward pass makes them.
         hides_reduction: whether they are sent during the backward pass (ddp), or after it (flat).
+        sent_share: of a gradient's bytes, those that are sent: 1/2 where they are compressed to bf16.
     """
 
     parts: Mapping[str, Part]
@@ -80,6 +81,7 @@ class CostModel:
     fabric: Links
     bucket_bytes: float = 25 << 20
     hides_reduction: bool = True
+    sent_share: float = 1.0
 
     def compute_seconds(self, action: Compute, work: Work) -> Seconds:
         """[R], how long each rank of the group computes."""
@@ -111,6 +113,7 @@ class CostModel:
                 return self.fabric.all_reduce_seconds(collective.group, VOTE_BYTES)
             case "publish":
                 return self.fabric.broadcast_seconds(collective.group, num_bytes)
+        num_bytes *= self.sent_share
         seconds = self.fabric.all_reduce_seconds(collective.group, num_bytes)
         if not self.hides_reduction:
             return seconds

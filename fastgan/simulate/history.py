@@ -64,6 +64,7 @@ class History:
             key = update.network, update.version
             self._places[key] = len(self.steps) - 1
             self._works[key] = Work(mine, np.ones_like(mine) if size is None else mine // size)
+        is_measured = self.policy.shares == "measured" and self.policy.listens(state)
         microseconds = np.zeros(self.policy.num_ranks)
         for place, segment in enumerate(self.segments):
             group = next(group for group in images if segment.start in group)
@@ -71,10 +72,10 @@ class History:
             mine = images[group][segment.start - group.start : segment.stop - group.start]
             added = program(self.policy.plan(state, segment.start + int(mine.argmax())))
             self.programs[place] += added
-            if self.policy.shares == "measured":
+            if is_measured:
                 seconds = sum(self.compute_seconds(a, segment) for a in added if isinstance(a, Compute))
                 microseconds[segment.start : segment.stop] = 1e6 * seconds
-        measured = tuple(int(value) for value in microseconds) if self.policy.shares == "measured" else ()
+        measured = tuple(int(value) for value in microseconds) if is_measured else ()
         return self.policy.advance(state, Agreed(rank_microseconds=measured))
 
     def _work(self, action: Compute, ranks: range) -> Work:

@@ -33,6 +33,8 @@ class Noise:
             raise ConfigError(f"stragglers={self.straggler_share} must be in [0, 1]; 0.01 is one rank in a hundred")
         if not (self.straggler_slowdown >= 1 and math.isfinite(self.straggler_slowdown)):
             raise ConfigError(f"slowdown={self.straggler_slowdown} must be at least 1; 1.5 is half as long again")
+        if self.seed < 0:
+            raise ConfigError(f"seed={self.seed} must be at least 0; every other one draws other ranks and times")
 
     def factors(self, num_ranks: int) -> Seconds:
         """[R], by which each rank is always slower."""

@@ -1,5 +1,6 @@
 """Numbers with units, as people write them: 450GB/s, 3us, 13ms+0.4ms."""
 
+import math
 import re
 
 from fastgan.errors import ConfigError
@@ -14,9 +15,13 @@ def bytes_per_second(text: str, *, option: str) -> float:
     """450GB/s is 4.5e11; 400Gb/s, in bits, is 5e10.
 
     Raises:
-        ConfigError: if it is nothing of the kind.
+        ConfigError: if it is nothing of the kind, or 0.
     """
-    return _parse(text.removesuffix("/s"), _BYTES, option=option, example="450GB/s or 400Gb/s")
+    example = "450GB/s or 400Gb/s"
+    rate = _parse(text.removesuffix("/s"), _BYTES, option=option, example=example)
+    if rate == 0:
+        raise ConfigError(f"{option}={text} must be above 0, or nothing ever arrives; write {example}")
+    return rate
 
 
 def seconds(text: str, *, option: str) -> float:
@@ -44,4 +49,7 @@ def _parse(text: str, units: dict[str, float], *, option: str, example: str) -> 
     match = re.fullmatch(_NUMBER + "([A-Za-z]+)", text.replace(" ", ""))
     if match is None or match[2] not in units:
         raise ConfigError(f"{option}={text} must be a number and one of {', '.join(units)}; write {example}")
-    return float(match[1]) * units[match[2]]
+    value = float(match[1]) * units[match[2]]
+    if not math.isfinite(value):
+        raise ConfigError(f"{option}={text} must be finite; write {example}")
+    return value

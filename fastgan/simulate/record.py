@@ -7,7 +7,7 @@ the time of a pass and that of an image.
 import json
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any
+from typing import NamedTuple
 
 from fastgan.errors import ConfigError
 from fastgan.simulate.cost import Part
@@ -16,22 +16,32 @@ BENCHMARK = "step_parts"
 NEEDED = ("generate", "judge_real", "update discriminator", "update generator")
 
 
+class _Row(NamedTuple):
+    """The median time of a part of a step of `preset` on a batch."""
+
+    preset: str
+    dtype: str
+    part: str
+    num_images: int
+    seconds: float
+
+
 def parts_from_record(path: Path, *, preset: str, dtype: str | None = None) -> dict[str, Part]:
     """The parts of `preset`, in the number format `dtype`; None where the record has one only.
 
     Raises:
         ConfigError: if the file is no such record, or does not hold the preset at two batch sizes.
     """
-    rows = [row for row in _rows(path) if row.get("benchmark") == BENCHMARK and row.get("time")]
-    mine = [row for row in rows if row["case"].split(",")[0] == preset and dtype in (None, row["dtype"])]
-    dtypes = sorted({row["dtype"] for row in mine})
+    rows = _rows(path)
+    mine = [row for row in rows if row.preset == preset and dtype in (None, row.dtype)]
+    dtypes = sorted({row.dtype for row in mine})
     if len(dtypes) > 1:
         raise ConfigError(f"--record {path} holds {preset} in {' and '.join(dtypes)}; choose with precision=")
     times: dict[str, dict[int, float]] = {}
     for row in mine:
-        times.setdefault(row["provider"], {})[row["num_items"]] = row["time"]["p50"] / 1e3
+        times.setdefault(row.part, {})[row.num_images] = row.seconds
     if not times or any(len(by_images) < 2 for by_images in times.values()):
-        known = sorted({row["case"].split(",")[0] for row in rows})
+        known = sorted({row.preset for row in rows})
         raise ConfigError(
             f"--record {path} does not hold the parts of {preset} at two batch sizes, but of "
             f"{', '.join(known) or 'nothing'}; make one with: fastgan bench step"
@@ -54,14 +64,25 @@ def parts_from_times(times: Mapping[str, Mapping[int, float]]) -> dict[str, Part
     return dict(_parts({name: _line(by_images) for name, by_images in times.items()}))
 
 
-def _rows(path: Path) -> list[dict[str, Any]]:
+def _rows(path: Path) -> list[_Row]:
+    """What was timed of the parts of steps."""
     try:
         rows = json.loads(path.read_text(encoding="utf-8"))["figures"]["rows"]
+        mine = [row for row in rows if row.get("benchmark") == BENCHMARK and row.get("time")]
+        return [
+            _Row(
+                row["case"].split(",")[0],
+                row["dtype"],
+                row["provider"],
+                int(row["num_items"]),
+                row["time"]["p50"] / 1e3,
+            )
+            for row in mine
+        ]
     except OSError as error:
         raise ConfigError(f"--record {path} cannot be read: {error.strerror}; give a file of fastgan bench") from None
-    except (ValueError, KeyError, TypeError):
+    except (ValueError, KeyError, TypeError, AttributeError):
         raise ConfigError(f"--record {path} is not a record of fastgan bench; give a file that it wrote") from None
-    return list(rows)
 
 
 def _line(seconds: Mapping[int, float]) -> Part:

@@ -16,7 +16,9 @@ def best_roles(policy: Split, cost: CostModel) -> Split:
     More ranks in a role make its part of the step shorter and the other's longer, so the step time falls and then
     rises: a search by thirds finds the valley in a few dozen simulations, whatever the number of ranks.
     """
-    few, many = 1, policy.num_ranks - 1
+    # A role has no more ranks than there are images, or micro-batches, in a batch.
+    most = policy.batch_images // (policy.micro_batch_images or 1)
+    few, many = max(1, policy.num_ranks - most), min(policy.num_ranks - 1, most)
     seconds: dict[int, float] = {}
 
     def step_seconds(num: int) -> float:

@@ -50,14 +50,17 @@ def simulate(
     Args:
         overlapped: whether waits are put off until they are needed, `fastgan.schedule.overlap`.
     Raises:
-        ConfigError: if there are fewer than three steps, or the model does not know a part.
+        ConfigError: if there are fewer than three steps, or the model does not know a part, or by it none takes time.
     """
     if num_steps < 3:
         raise ConfigError(f"steps={num_steps} must be at least 3: the first and the last are not counted; give 20")
     history = History(policy, cost, noise or Noise(), num_steps=num_steps)
     executor = _Executor(history, [overlap(actions) if overlapped else actions for actions in history.programs])
-    executor.run()
+    with np.errstate(over="ignore", invalid="ignore"):
+        executor.run()
     ends = np.maximum.accumulate(executor.step_ends)
+    if not (np.isfinite(ends[-1]) and ends[-2] > ends[0]):
+        raise ConfigError(f"{num_steps} steps end after {ends[-1]:g} s, which no steps do; give other times of passes")
     num_images = sum(step.num_images for step in history.steps[1:-1])
     staleness = list(_staleness(history.steps))
     return Simulated(

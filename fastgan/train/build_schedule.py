@@ -1,5 +1,6 @@
-"""From a configuration to the planner of its run. Needs no torch."""
+"""From a configuration to the planner of its run, which needs no torch, and to what the run's steps cost."""
 
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 from fastgan.schedule import Alternate, Balance, Joint, LazyPenalty, Policy, Split
@@ -7,7 +8,7 @@ from fastgan.train.config import RunConfig
 from fastgan.train.config_models import KEYS_OF_POLICIES
 
 if TYPE_CHECKING:
-    from fastgan.simulate import CostModel
+    from fastgan.simulate import CostModel, Fabric, Part
 
 POLICIES: dict[str, type[Policy]] = {policy.name: policy for policy in (Alternate, Joint, Balance, Split)}
 
@@ -26,7 +27,9 @@ def build_schedule(config: RunConfig, *, num_ranks: int = 1, cost: "CostModel | 
     settings.pop("force", None)
     is_open = settings.get("discriminator_ranks") == "auto"
     if is_open:
-        settings["discriminator_ranks"] = 1
+        # As few as leave every other rank an image, or a micro-batch.
+        num_units = config.batch_images // (config.micro_batch_images or 1)
+        settings["discriminator_ranks"] = max(1, num_ranks - num_units)
     policy = POLICIES[schedule.policy](
         batch_images=config.batch_images,
         micro_batch_images=config.micro_batch_images,
@@ -43,3 +46,26 @@ def build_schedule(config: RunConfig, *, num_ranks: int = 1, cost: "CostModel | 
         assert isinstance(policy, Split)
         return best_roles(policy, cost or unit_model(policy))
     return policy
+
+
+def build_cost(
+    config: RunConfig, *, parts: "Mapping[str, Part]", fabric: "Fabric", num_classes: int = 0
+) -> "CostModel":
+    """The costs of the run's steps: passes as given, gradients of its networks, sent as its engine sends them.
+
+    Args:
+        num_classes: of the images, where networks are given their labels.
+    """
+    from fastgan.simulate import CostModel
+    from fastgan.train.build import build_networks
+
+    parallel = config.parallel
+    networks = build_networks(config, num_classes=num_classes, device="meta")
+    generator, discriminator = (sum(4.0 * p.numel() for p in network.parameters()) for network in networks)
+    return CostModel(
+        parts=parts,
+        gradient_bytes={"generator": generator, "discriminator": discriminator},
+        fabric=fabric,
+        hides_reduction=parallel.engine != "flat" or parallel.overlap,
+        sent_share=0.5 if parallel.compression == "bf16" else 1.0,
+    )

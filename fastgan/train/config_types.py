@@ -5,6 +5,9 @@ from typing import Annotated, Literal
 from pydantic import BeforeValidator, Field, Strict
 from pydantic_core import PydanticCustomError
 
+# Of what is counted. Upper limits catch slips of the keyboard before they ask for more memory than there is.
+_MOST = 2**20
+
 
 def _whole_float_as_int(value: object) -> object:
     """2e6 and 64.0 are whole numbers that YAML reads as floats; everything else is left to the type's own check."""
@@ -18,29 +21,28 @@ def _choice_of_numbers(value: object) -> object:
 
 def _list_or_name(value: object) -> object:
     """A list, or one of the names; anything else is refused in one sentence instead of one for each possibility."""
-    is_list = isinstance(value, list | tuple) and all(type(count) is int and count >= 1 for count in value)
+    is_list = isinstance(value, list | tuple) and all(type(n) is int and 1 <= n <= _MOST for n in value)
     if is_list or value in ("equal", "measured"):
         return tuple(value) if isinstance(value, list) else value
-    text = "give equal, measured, or a list of whole numbers of at least 1, one for each process"
+    text = f"give equal, measured, or a list of whole numbers from 1 to {_MOST:,}, one for each process"
     raise PydanticCustomError("shares", "{text}", {"text": text})
 
 
 def _number_or_auto(value: object) -> object:
-    """A whole number of at least 1, or auto."""
+    """A whole number, or auto."""
     value = _whole_float_as_int(value)
-    if value == "auto" or (type(value) is int and value >= 1):
+    if value == "auto" or (type(value) is int and 1 <= value <= _MOST):
         return value
-    text = "give auto, or a whole number of at least 1"
+    text = f"give auto, or a whole number from 1 to {_MOST:,}"
     raise PydanticCustomError("ranks", "{text}", {"text": text})
 
 
 # Strict types: a bool is not a number, "yes" is not a bool, and text is not parsed a second time after YAML.
 WholeNumber = Annotated[int, Strict(), BeforeValidator(_whole_float_as_int)]
-# Upper limits catch slips of the keyboard before they ask for more memory than there is.
 Images = Annotated[WholeNumber, Field(ge=1, le=10**12)]
-BatchImages = Annotated[WholeNumber, Field(ge=1, le=2**20)]
+BatchImages = Annotated[WholeNumber, Field(ge=1, le=_MOST)]
 Width = Annotated[WholeNumber, Field(ge=1, le=2**16)]
-Count = Annotated[WholeNumber, Field(ge=1, le=2**20)]
+Count = Annotated[WholeNumber, Field(ge=1, le=_MOST)]
 Percent = Annotated[WholeNumber, Field(ge=-100, le=100)]
 NonNegativeCount = Annotated[WholeNumber, Field(ge=0, lt=2**63)]
 PositiveNumber = Annotated[float, Strict(), Field(gt=0, allow_inf_nan=False)]

@@ -12,8 +12,11 @@ def replace_file(path: Path, content: bytes) -> None:
     """Write `content` beside `path` under a temporary name, then rename it onto `path`.
 
     Raises:
-        RunFolderError: the folder cannot be written. `path` is then unchanged and no temporary file is left.
+        RunFolderError: `path` names no file, or the folder cannot be written. It is then unchanged, without a temporary
+            file.
     """
+    if not path.name:
+        raise RunFolderError(f"cannot write {str(path)!r}: it is a folder; give the path of a file")
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
         with temporary.open("wb") as file:

@@ -12,6 +12,7 @@ from fastgan.data import DIGITS, ImageDataset, Loader, open_dataset
 from fastgan.dist import ALONE, World, check_same, from_main, process_group, world_from_environment
 from fastgan.errors import CheckpointError, ConfigError, TrainingError
 from fastgan.models import DCGANGenerator
+from fastgan.objectives import LOSSES
 from fastgan.parallel import SingleEngine
 from fastgan.schedule import Balance, Policy, Split
 from fastgan.train.build import build_state
@@ -193,6 +194,7 @@ def run_loop(run: Run, *, interrupt: Interrupt) -> int:
         overlap=config.parallel.overlap,
         trace=trace,
         num_drawn=(config.ensemble.num_drawn or 1) if config.ensemble.combination == "random" else None,
+        generator_reads_batch=_generator_reads_batch(run),
     )
     with log, loader, trace:
         finished = False
@@ -241,6 +243,12 @@ def _numbers(run: Run, statistics: Statistics, step: TrainStep) -> dict[str, flo
         # A schedule that decides as it goes.
         numbers["discriminator_updates"] = float(run.state.schedule.discriminator_updates)
     return numbers
+
+
+def _generator_reads_batch(run: Run) -> bool:
+    """Whether generator updates need labels, or real images to compare with."""
+    losses = [run.config.objective.loss, *(member.loss for member in run.config.ensemble.members)]
+    return run.facts.num_classes > 0 or any(LOSSES[loss].generator_reads_real for loss in losses)
 
 
 def _measure_pace(run: Run) -> Pace | None:

@@ -18,7 +18,7 @@ from fastgan.errors import ConfigError
 from fastgan.schedule import Split
 from fastgan.simulate import CostModel, Fabric, Gain, gain_of_split, parts_from_times
 from fastgan.train.build import build_networks, build_state
-from fastgan.train.build_schedule import build_schedule
+from fastgan.train.build_schedule import build_cost, build_schedule
 from fastgan.train.config import ParallelConfig, RunConfig
 from fastgan.train.log import say
 from fastgan.train.roles import Roles, make_roles
@@ -67,8 +67,8 @@ def measured_cost(
 ) -> CostModel:
     """A model of this run's steps, the same on all ranks; they call it together."""
     shapes = build_networks(config, num_classes=num_classes, device="meta")
-    generator_bytes, discriminator_bytes = (sum(4 * p.numel() for p in network.parameters()) for network in shapes)
-    fabric = _measured_fabric(world, max(generator_bytes, discriminator_bytes), device)
+    num_bytes = max(sum(4 * p.numel() for p in network.parameters()) for network in shapes)
+    fabric = _measured_fabric(world, num_bytes, device)
 
     def measure() -> str:
         # Fresh networks on one process, whatever is trained how.
@@ -82,12 +82,8 @@ def measured_cost(
 
     found = json.loads(from_main(world, measure))
     times = {name: {int(n): s for n, s in seconds.items()} for name, seconds in found["times"].items()}
-    return CostModel(
-        parts=parts_from_times(times),
-        gradient_bytes={"discriminator": discriminator_bytes, "generator": generator_bytes},
-        fabric=Fabric(**found["fabric"]),
-        hides_reduction=config.parallel.engine != "flat",
-    )
+    parts, fabric = parts_from_times(times), Fabric(**found["fabric"])
+    return build_cost(config, parts=parts, fabric=fabric, num_classes=num_classes)
 
 
 class _Passes:

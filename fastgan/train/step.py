@@ -38,6 +38,14 @@ class Inputs(NamedTuple):
     latents: Tensor
 
 
+class LatentsAlone(NamedTuple):
+    """What one micro-batch feeds to a generator's update that reads neither real images nor labels."""
+
+    latents: Tensor
+    real: None = None
+    labels: None = None
+
+
 class Complete(Protocol):
     """The end of an update: agreement, optimizer step, and what follows it."""
 
@@ -71,6 +79,7 @@ class TrainStep:
         overlap: whether the engines were built for it.
         trace: is told what runs.
         num_drawn: discriminators drawn for each generator update; None: it is made against all.
+        generator_reads_batch: whether generator updates read real images or their labels, which are loaded for them.
     """
 
     def __init__(
@@ -86,6 +95,7 @@ class TrainStep:
         overlap: bool = False,
         trace: Trace | NoTrace | None = None,
         num_drawn: int | None = None,
+        generator_reads_batch: bool = True,
     ) -> None:
         self.state = state
         self.loader = loader
@@ -97,6 +107,7 @@ class TrainStep:
         self.overlap = overlap
         self.trace = trace or NoTrace()
         self.num_drawn = num_drawn
+        self.generator_reads_batch = generator_reads_batch
         self._pending: Pending | None = None
         # Real samples of the latest discriminator update, which the generator's update may need once more.
         self._batches: dict[tuple[int, int], Batch] = {}
@@ -190,7 +201,7 @@ class TrainStep:
         for (network, engine), reported in zip(self.state.discriminators.values(), parts, strict=True):
             self._step(engine, network, reported, into=into)
 
-    def _make_fake(self, inputs: Inputs, statistics: Statistics, *, keep_graph: bool) -> Tensor:
+    def _make_fake(self, inputs: Inputs | LatentsAlone, statistics: Statistics, *, keep_graph: bool) -> Tensor:
         """[N, C, H, W] from the generator as it is after all of its updates."""
         if self._is_pending("generator"):
             self.finish(statistics)
@@ -200,24 +211,29 @@ class TrainStep:
         return images
 
     def _update_generator(self, update: Update, statistics: Statistics, *, shared: Tensor | None, plan: Plan) -> None:
-        """Gradients of the generator, through frozen discriminators."""
+        """Gradients of the generator, through frozen discriminators.
+
+        In an update that is not adversarial its objective gets `adversarial=False`, and must have a loss of its own.
+        """
         state, engine = self.state, self.state.generator_engine
         fake = shared
         if fake is None and self._is_pending("discriminator") and engine.keeps_graph:
             # The first images, while the discriminator's gradients travel.
-            fake = self._make_fake(self._inputs(update.micro_batches[0]), statistics, keep_graph=True)
+            fake = self._make_fake(self._generator_inputs(update.micro_batches[0]), statistics, keep_graph=True)
         self.finish(statistics)
         parts = Statistics()
-        drawn = {} if self.num_drawn is None else {"drawn": self._draw(update, num=self.num_drawn)}
+        given: dict[str, object] = {} if self.num_drawn is None else {"drawn": self._draw(update, num=self.num_drawn)}
+        if not update.adversarial:
+            given["adversarial"] = False
         with ExitStack() as stack:
             for network, judge in state.discriminators.values():
                 stack.enter_context(judge.gathered())
                 stack.enter_context(frozen(network))
             for micro in update.micro_batches:
-                inputs, is_last = self._inputs(micro), micro is update.micro_batches[-1]
+                inputs, is_last = self._generator_inputs(micro), micro is update.micro_batches[-1]
                 with self.trace.span("generator: forward"):
                     output = engine(
-                        inputs.latents, inputs.labels, is_last=is_last, real=inputs.real, fake=fake, **drawn
+                        inputs.latents, inputs.labels, is_last=is_last, real=inputs.real, fake=fake, **given
                     )
                 with self.trace.span("generator: backward"):
                     engine.backward(self.agreement.contagious(output.loss), weight=micro.weight, is_last=is_last)
@@ -272,13 +288,21 @@ class TrainStep:
         if key not in self._batches:
             self._batches[key] = self.loader.batch(*key)
         batch = self._batches[key]
+        return Inputs(batch.images, batch.labels, self._latents(micro))
+
+    def _generator_inputs(self, micro: MicroBatch) -> Inputs | LatentsAlone:
+        """As `_inputs`, without loading what the generator's update does not read."""
+        return self._inputs(micro) if self.generator_reads_batch else LatentsAlone(self._latents(micro))
+
+    def _latents(self, micro: MicroBatch) -> Tensor:
         latents = rng.normal(self.seed, "latent", micro.first_latent, micro.num_samples, self.latent_dim)
-        return Inputs(batch.images, batch.labels, torch.from_numpy(latents).to(self.device))
+        return torch.from_numpy(latents).to(self.device)
 
     def prefetch(self, plan: Plan) -> None:
         """Starts to decode the samples of `plan`, the step after the one that is about to run."""
+        readers = [u for u in plan.updates if u.network == "discriminator" or self.generator_reads_batch]
         for first_sample, num_samples in dict.fromkeys(
-            (micro.first_sample, micro.num_samples) for update in plan.updates for micro in update.micro_batches
+            (micro.first_sample, micro.num_samples) for update in readers for micro in update.micro_batches
         ):
             self.loader.prefetch(first_sample, num_samples)
 

@@ -35,6 +35,19 @@ def test_a_simulation_reports_and_writes(capsys: pytest.CaptureFixture[str], tmp
     assert picture.read_bytes().startswith(b"\x89PNG")
 
 
+def test_a_simulation_is_of_the_run_that_the_keys_describe(capsys: pytest.CaptureFixture[str]) -> None:
+    """On a slow link: gradients sent after the backward pass, during it, behind the other network, and in half."""
+    milliseconds = []
+    for parallel in ("engine=flat", "engine=ddp", "overlap=true", "compression=bf16"):
+        # So large that gradients are sent in several pieces.
+        wide = [f"{name}.{key}=512" for name in ("generator", "discriminator") for key in ("channels", "max_channels")]
+        keys = [*wide, "schedule.share_fakes=false"]
+        assert run(["simulate", "digits", *keys, f"parallel.{parallel}", *GIVEN, "--intra", "1GB/s"]) == 0
+        milliseconds.append(float(capsys.readouterr().out.splitlines()[1].split()[1].replace(",", "")))
+    after, during, behind, half = milliseconds
+    assert max(half, behind) < during < after
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
@@ -42,12 +55,24 @@ def test_a_simulation_reports_and_writes(capsys: pytest.CaptureFixture[str], tmp
         (["schedule", "show", "digits", "--steps", "0"], "--steps 0 must be at least 1"),
         (["schedule", "show", "digits", "--ranks", "5"], "batch_images=32 must be a multiple of num_ranks = 5"),
         (["schedule", "show", "digits", "--plot", "a.pdf"], "--plot a.pdf must end in .png or .svg; give a.png"),
+        (["schedule", "show", "digits", "--plot", ""], "--plot . must end in .png or .svg; give a.png"),
+        (["schedule", "show", "digits", "--ranks", "9" * 20], "--ranks 99999999999999999999 must be at most 1,048,576"),
+        (["simulate", "digits", *GIVEN, "--trace", "."], "cannot write '.': it is a folder; give the path of a file"),
         (["simulate", "digits"], "how long the networks compute must be measured or given: --record FILE"),
         (["simulate", "digits", *GIVEN[:2]], "how long the networks compute must be measured or given"),
         (["simulate", "digits", *GIVEN, "--inter", "fast"], "--inter=fast must be a number and one of"),
         (["simulate", "digits", *GIVEN, "--steps", "2"], "steps=2 must be at least 3"),
         (["simulate", "digits", *GIVEN, "--record", "none.json"], "how long the networks compute"),
         (["simulate", "digits", "--record", "none.json"], "--record none.json cannot be read"),
+        (
+            ["simulate", "digits", *GIVEN, "parallel.engine=fsdp2"],
+            "parallel.engine=fsdp2 of the discriminator cannot be",
+        ),
+        (["simulate", "digits", *GIVEN, "parallel.engine=single"], "parallel.engine=single of the discriminator would"),
+        (
+            ["simulate", "digits", *GIVEN, "ensemble.members=[{name: two}]"],
+            "ensemble.members=['two'] cannot be simulated",
+        ),
     ],
 )
 def test_what_cannot_be_shown_is_refused(

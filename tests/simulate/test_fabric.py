@@ -68,6 +68,12 @@ def test_quantities_without_number_or_unit_are_refused(text: str) -> None:
         bytes_per_second(text, option="--intra")
 
 
+@pytest.mark.parametrize(("text", "rule"), [("0GB/s", "above 0"), ("1e999GB/s", "finite")])
+def test_links_that_never_or_always_deliver_are_refused(text: str, rule: str) -> None:
+    with pytest.raises(ConfigError, match=f"--intra=.* must be {rule}.*; write 450GB/s"):
+        bytes_per_second(text, option="--intra")
+
+
 def test_a_pass_without_the_time_of_an_image_is_refused() -> None:
     with pytest.raises(ConfigError, match=r"--generator=13ms must be the time of a pass plus that of each image"):
         pass_seconds("13ms", option="--generator")

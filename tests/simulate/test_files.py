@@ -82,7 +82,18 @@ def test_a_record_of_two_formats_is_read_in_the_one_asked_for(tmp_path: Path) ->
     assert parts_from_record(path, preset="digits", dtype="bf16")["generate"] == pytest.approx((2e-3, 1e-4))
 
 
-@pytest.mark.parametrize("content", ["[]", "{", '{"figures": {}}'])
+@pytest.mark.parametrize(
+    "content",
+    [
+        "[]",
+        "{",
+        '{"figures": {}}',
+        '{"figures": {"rows": 5}}',
+        '{"figures": {"rows": [1]}}',
+        json.dumps({"figures": {"rows": [{"benchmark": "step_parts", "time": {"p50": 1.0}}]}}),
+        json.dumps({"figures": {"rows": [row("generate", 10, 1.0) | {"time": {"p50": "fast"}}]}}),
+    ],
+)
 def test_a_file_that_is_no_record_is_refused(content: str, tmp_path: Path) -> None:
     path = tmp_path / "record.json"
     path.write_text(content)

@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 
 from fastgan.errors import ConfigError
 from fastgan.schedule import Alternate, Collective, Compute, Joint, LazyPenalty, Policy, Split, execute, overlap
+from fastgan.schedule.policy import MEASURED_STEPS
 from fastgan.simulate import CostModel, Fabric, Noise, Part, efficiency, parts_from_passes, simulate, unit_model
 from fastgan.simulate.history import History
 from tests.schedule.worlds import policies, programs
@@ -93,11 +94,13 @@ def test_measured_shares_take_work_from_the_slow_ranks() -> None:
     settings = {"batch_images": 256, "micro_batch_images": 2, "num_ranks": 8}
     noise = Noise(straggler_share=0.3, straggler_slowdown=2.0)
     equal, measured = (
-        simulate(Alternate(**settings, shares=shares), COST, noise=noise)  # type: ignore[arg-type]
+        simulate(Alternate(**settings, shares=shares), COST, num_steps=20, noise=noise)  # type: ignore[arg-type]
         for shares in ("equal", "measured")
     )
-    assert measured.step_seconds[:2] == pytest.approx(equal.step_seconds[:2]), "decided on from the first step on"
-    assert measured.step_seconds[2] < 0.8 * equal.step_seconds[2]
+    # As in training: ranks compare their times at the end of every 16th step, and the step after the next follows.
+    decided = MEASURED_STEPS + 1
+    assert measured.step_seconds[:decided] == pytest.approx(equal.step_seconds[:decided])
+    assert measured.step_seconds[decided] < 0.8 * equal.step_seconds[decided]
     assert measured.step_seconds[-1] < 0.8 * equal.step_seconds[-1]
 
 
@@ -148,6 +151,17 @@ def test_the_model_of_pictures_knows_all_that_a_policy_needs() -> None:
         (lambda: Noise(jitter=1.0), r"jitter=1.0 must be in \[0, 1\)"),
         (lambda: Noise(straggler_share=2.0), r"stragglers=2.0 must be in \[0, 1\]"),
         (lambda: Noise(straggler_slowdown=0.5), "slowdown=0.5 must be at least 1"),
+        (lambda: Noise(seed=-1), "seed=-1 must be at least 0"),
+        (
+            lambda: simulate(Alternate(batch_images=1), replace(COST, parts=parts_from_passes(Part(0), Part(0)))),
+            "20 steps end after 0 s, which no steps do; give other times",
+        ),
+        (
+            lambda: simulate(
+                Alternate(batch_images=1), replace(COST, parts=parts_from_passes(Part(1e308), Part(1e308)))
+            ),
+            "20 steps end after inf s",
+        ),
         (
             lambda: simulate(Alternate(batch_images=1, penalties=(LazyPenalty("zero_centered", 1.0),)), COST),
             "nothing says how long 'penalty zero_centered' takes; measure it with fastgan bench step",

@@ -11,6 +11,7 @@ arXiv:1801.04406.
 """
 
 import copy
+from typing import Any
 
 import numpy as np
 import pytest
@@ -18,7 +19,7 @@ import torch
 from torch import Tensor, nn
 
 from fastgan.data import Batch
-from fastgan.objectives import DiscriminatorObjective, GeneratorObjective, adversarial_loss
+from fastgan.objectives import DiscriminatorObjective, GeneratorObjective, ObjectiveOutput, adversarial_loss
 from fastgan.parallel import SingleEngine
 from fastgan.schedule import Alternate, Joint, LazyPenalty, Policy, ScheduleState, Split
 from fastgan.train.config import EmaConfig
@@ -64,12 +65,24 @@ class Zeros:
         return Batch(torch.zeros(num_samples, 1, 1, 1, dtype=torch.float64), None, first_sample)
 
 
-def trained(policy: Policy, *, rate: float, num_steps: int) -> np.ndarray:
+class Pulled(GeneratorObjective):
+    """Adds a loss of the generator's own, whose gradient by theta is 1."""
+
+    def forward(self, latents: Tensor, labels: Tensor | None = None, **given: Any) -> ObjectiveOutput:
+        own = self.generator(latents, labels).mean()
+        if not given.pop("adversarial", True):
+            return ObjectiveOutput(own, {})
+        return ObjectiveOutput(own + super().forward(latents, labels, **given).loss, {})
+
+
+def trained(
+    policy: Policy, *, rate: float, num_steps: int, objective: type[GeneratorObjective] = GeneratorObjective
+) -> np.ndarray:
     """[num_steps, 2]: theta and psi after each step of the training step of the package."""
     torch.manual_seed(0)
     generator, discriminator, loss = Theta(), Psi(), adversarial_loss("non_saturating")
     objectives = (
-        GeneratorObjective(generator, discriminator=discriminator, loss=loss),
+        objective(generator, discriminator=discriminator, loss=loss),
         DiscriminatorObjective(discriminator, loss=loss),
     )
     engines = [SingleEngine(o, optimizer=torch.optim.SGD(o.parameters(), lr=rate)) for o in objectives]
@@ -144,6 +157,17 @@ def test_alternate_converges_far_above_the_largest_rate_of_joint() -> None:
     assert rate > 9 * largest_rate(0)
     assert shrinks(trained(ALTERNATE, rate=0.95 * rate, num_steps=400))
     assert not shrinks(trained(ALTERNATE, rate=1.05 * rate, num_steps=60))
+
+
+def test_before_its_adversarial_part_the_generator_follows_its_own_loss() -> None:
+    policy = Alternate(batch_images=1, adversarial_start_images=3)
+    theta, psi = trained(policy, rate=0.1, num_steps=5, objective=Pulled).T
+    assert theta[:3] == pytest.approx([0.01 - 0.1, 0.01 - 0.2, 0.01 - 0.3])
+    # From then on the discriminator, which has learned meanwhile, pulls, too: theta + h psi / 2.
+    assert theta[3] == pytest.approx(theta[2] - 0.1 + 0.1 * psi[3] / 2, abs=1e-4)
+    assert abs(psi[3]) > 0.01
+    with pytest.raises(ValueError, match="adversarial=False leaves no loss; subclass it"):
+        trained(policy, rate=0.1, num_steps=1)
 
 
 @pytest.mark.parametrize("staleness", [0, 1, 2, 4])

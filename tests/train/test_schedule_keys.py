@@ -8,6 +8,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
+from fastgan.data import Loader
 from fastgan.errors import ConfigError
 from fastgan.schedule import Alternate, Balance, Joint, Policy, ScheduleState, Split
 from fastgan.simulate import CostModel, Fabric, Part, parts_from_passes
@@ -56,6 +57,11 @@ def test_split_is_built_for_its_processes() -> None:
     )
     with pytest.raises(ConfigError, match="start 2 processes or more with torchrun, or use"):
         build_schedule(config, num_ranks=1)
+    # A batch of 32 images serves roles of 32 ranks at most.
+    assert build_schedule(config, num_ranks=64).groups == (range(32), range(32, 64))
+    assert max(map(len, build_schedule(config, num_ranks=40).groups)) <= 32
+    with pytest.raises(ConfigError, match="batch_images=32 must hold at least one of the images for each of 33 ranks"):
+        build_schedule(config, num_ranks=65)
 
 
 def test_one_process_cannot_split(tiny: Callable[..., RunConfig], tmp_path: Path) -> None:
@@ -94,7 +100,12 @@ def test_every_policy_has_its_keys() -> None:
             ["schedule.shares=fair"],
             "schedule.shares=fair is not valid: give equal, measured, or a list of whole numbers",
         ),
-        (["schedule.shares=[1,0]"], "is not valid: give equal, measured, or a list of whole numbers of at least 1"),
+        (
+            ["schedule.shares=[1,0]"],
+            "is not valid: give equal, measured, or a list of whole numbers from 1 to 1,048,576",
+        ),
+        (["schedule.shares=[9999999,1]"], "schedule.shares=[9999999, 1] is not valid: give equal, measured, or a list"),
+        (["schedule.discriminator_ranks=9999999"], "is not valid: give auto, or a whole number from 1 to 1,048,576"),
         (["schedule.policy=split", "parallel.overlap=true"], "parallel.overlap=true has no other network's work to"),
         (["schedule.policy=split", "schedule.shares=measured"], "schedule.shares=measured would make the roles of"),
         (
@@ -115,7 +126,7 @@ def test_every_policy_has_its_keys() -> None:
             ["schedule.discriminator_ranks=0"],
             "schedule.discriminator_ranks=0 is not valid: give auto, or a",
         ),
-        (["schedule.discriminator_ranks=true"], "is not valid: give auto, or a whole number of at least 1"),
+        (["schedule.discriminator_ranks=true"], "is not valid: give auto, or a whole number from 1 to 1,048,576"),
         (["schedule.discriminator_updates=0"], "schedule.discriminator_updates=0"),
         (["schedule.high_percent=101"], "schedule.high_percent=101"),
     ],
@@ -155,6 +166,19 @@ def test_a_network_that_starts_later_is_not_trained_before(tiny: Callable[..., R
     ticks = read_stats(tmp_path / "run")
     assert ["loss_generator" in tick for tick in ticks] == [False, False, False, True, True]
     assert all("loss_discriminator" in tick for tick in ticks)
+
+
+@pytest.mark.parametrize(("loss", "num_loaded"), [("hinge", 0), ("relativistic", 2)])
+def test_real_images_are_loaded_for_updates_that_read_them(
+    loss: str, num_loaded: int, tiny: Callable[..., RunConfig], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Two steps in which the generator trains alone, as it does on its ranks of `split`."""
+    loaded, ordinary = [], Loader.batch
+    monkeypatch.setattr(Loader, "batch", lambda *a: loaded.append(a) or ordinary(*a))
+    monkeypatch.setattr(Loader, "prefetch", lambda *a: loaded.append(a) if loss == "hinge" else None)
+    settings = [f"objective.loss={loss}", "schedule.discriminator_start_images=16", "total_images=16"]
+    assert train(tiny(*settings, f"run_dir={tmp_path / 'run'}")) == 0
+    assert len(loaded) == num_loaded
 
 
 def test_pace_is_the_time_of_forward_passes() -> None:
