@@ -1,9 +1,10 @@
-"""Layers: start values, precision, and the matrix that spectral norm reads."""
+"""Layers: start values, precision, the matrix that spectral norm reads, and duals."""
 
 import pytest
 import torch
 
-from fastgan.nn import Conv2d, ConvTranspose2d, Embedding, PixelNorm
+from fastgan import nn as layers
+from fastgan.nn import Conv2d, ConvTranspose2d, Dual, Embedding, PixelNorm
 from fastgan.nn.conv import activation_gain
 from fastgan.ops import bias_act
 
@@ -73,3 +74,28 @@ def test_embedding_picks_and_scales_rows() -> None:
 def test_embedding_refuses_an_empty_table() -> None:
     with pytest.raises(ValueError, match="num_classes=0 and size=4 must be positive"):
         Embedding(0, 4)
+
+
+DUALS = {
+    "Conv2d": Conv2d(3, 4, kernel_size=3, stride=2, padding=1, activation="silu"),
+    "ConvTranspose2d": ConvTranspose2d(3, 4, kernel_size=4, stride=2, padding=1, activation="tanh"),
+    "PixelNorm": PixelNorm(),
+}
+# Nothing of an image passes through these: labels, weights, and the base class of whole networks.
+WITHOUT_DUAL = {"Embedding", "SpectralNorm", "SpectrallyNormalized"}
+
+
+def test_every_layer_has_a_dual() -> None:
+    """A new layer needs one, and a line in DUALS: discriminators with it could not have penalties by the mode dual."""
+    exported = {name: getattr(layers, name) for name in layers.__all__}
+    modules = {name for name, kind in exported.items() if isinstance(kind, type) and issubclass(kind, torch.nn.Module)}
+    assert modules - WITHOUT_DUAL == DUALS.keys()
+    assert not [name for name in WITHOUT_DUAL if hasattr(exported[name], "dual")]
+
+
+@pytest.mark.parametrize("name", DUALS)
+def test_a_dual_carries_value_and_derivative(name: str) -> None:
+    layer = DUALS[name].double()
+    x, tangent = torch.randn(2, 2, 3, 6, 6, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
+    value, slope = torch.autograd.functional.jvp(layer, x, tangent)
+    torch.testing.assert_close(layer.dual(Dual(x, tangent)), Dual(value, slope), rtol=1e-12, atol=1e-12)

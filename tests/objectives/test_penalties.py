@@ -87,12 +87,12 @@ def test_images_must_require_grad() -> None:
 
 
 PENALTY_ON_2_AND_1 = {
-    # Real images of norm 2, fake ones of norm 1 on the same line, a = 3; interpolates at 1/2 have norm 3/2.
+    # Real images of norm 2, fake ones of norm 1 on the same line, a = 3; a quarter of the way to real: norm 5/4.
     "r1": 9 * 4,
     "r2": 9 * 1,
-    "zero_centered": 9 * 2.25,
-    "wgan_gp": 3.5**2,
-    "wgan_lp": 3.5**2,
+    "zero_centered": 9 * 1.25**2,
+    "wgan_gp": 2.75**2,
+    "wgan_lp": 2.75**2,
 }
 
 
@@ -112,8 +112,8 @@ def test_objective_adds_what_is_due(due: dict[str, float]) -> None:
     loss = adversarial_loss("wasserstein")
     objective = DiscriminatorObjective(Quadratic(3.0), loss=loss)
     real, fake = images_of_norms(2.0, 2.0), images_of_norms(1.0, 1.0)
-    half = torch.tensor([0.5, 0.5], dtype=torch.float64)
-    output = objective(real, fake, penalties=due, interpolation=half)
+    quarter = torch.tensor([0.25, 0.25], dtype=torch.float64)
+    output = objective(real, fake, penalties=due, interpolation=quarter)
     adversarial = 1.5 * (1 - 4)
     expected = adversarial + sum(weight * PENALTY_ON_2_AND_1[kind] for kind, weight in due.items())
     assert output.loss.item() == pytest.approx(expected)
@@ -123,6 +123,23 @@ def test_objective_adds_what_is_due(due: dict[str, float]) -> None:
         assert (name in output.statistics) == (kind in due)
         if kind in due:
             assert output.statistics[name].item() == pytest.approx(value)
+
+
+@pytest.mark.parametrize(
+    ("due", "num_judged"), [([], [4]), (["r1", "r2"], [4]), (["r1"], [2, 2]), (["r1", "r2", "wgan_gp"], [4, 2])]
+)
+def test_real_and_fake_images_are_judged_in_one_pass_where_both_want_the_same(
+    due: list[str], num_judged: list[int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    objective, seen, judge = (
+        DiscriminatorObjective(Quadratic(3.0), loss=adversarial_loss("hinge")),
+        [],
+        Quadratic.forward,
+    )
+    monkeypatch.setattr(Quadratic, "forward", lambda self, x, labels=None: seen.append(len(x)) or judge(self, x))
+    images = images_of_norms(2.0, 1.0)
+    objective(images, images, penalties=dict.fromkeys(due, 1.0), interpolation=torch.tensor([0.1, 0.9]))
+    assert seen == num_judged
 
 
 def test_unknown_penalty_and_missing_interpolation_are_refused() -> None:
