@@ -11,22 +11,18 @@ from collections.abc import Iterator
 from torch import Tensor
 
 from benchmarks.baselines.usual_ops import usual_bias_act
+from benchmarks.convolutions import shapes
 from benchmarks.harness import Case, Inputs
 from benchmarks.machine import DTYPES
 from benchmarks.op_cases import BACKWARD, FORWARD, LAYER_DIRECTIONS, PENALTY, op_providers, random_tensor, run_of
 from benchmarks.runner import Options, main_of
 from fastgan.ops import bias_act
 
-# (N, C, R): the outputs of some layers of `benchmarks.convolutions`.
-GPU_SIZES = ((16, 128, 128), (16, 32, 1024), (64, 64, 32), (16, 512, 16))
-CPU_SIZES = ((64, 32, 16), (64, 64, 32))
-QUICK_SIZES = ((16, 16, 16),)
-
 
 def cases(options: Options) -> Iterator[Case]:
-    """leaky_relu(x + bias), what it costs beside the convolution that it follows."""
-    sizes = GPU_SIZES if options.device.type == "cuda" else CPU_SIZES
-    for size in QUICK_SIZES if options.is_quick else sizes:
+    """leaky_relu(x + bias), what it costs beside each convolution of `benchmarks.convolutions` that it follows."""
+    layers = shapes(options, transposed=True)
+    for size in dict.fromkeys((layer.batch, layer.out_channels, layer.out_resolution) for layer in layers):
         for direction in LAYER_DIRECTIONS:
             yield bias_act_case(size, direction, options)
 

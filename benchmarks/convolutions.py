@@ -100,7 +100,8 @@ class Shape:
         )
 
 
-# Blocks of a StyleGAN2-like generator at 256 px, the last one of 1024 px, then the layers of DCGAN at 64 px.
+# Blocks of a StyleGAN2-like generator at 256 px, the last one of 1024 px, then the layers of DCGAN at 64 px: what
+# enlarges images, then layers of stride 1, which follow in each block or begin the network.
 GPU_SHAPES = (
     Shape(16, 256, 128, 64),
     Shape(16, 64, 32, 512),
@@ -112,6 +113,10 @@ GPU_SHAPES = (
     Shape(16, 512, 512, 16),
     Shape(16, 512, 512, 8),
     Shape(64, 64, 3, 32),
+    Shape(16, 128, 128, 128, kernel_size=3, stride=1),
+    Shape(16, 32, 32, 1024, kernel_size=3, stride=1),
+    Shape(16, 512, 512, 32, kernel_size=3, stride=1),
+    Shape(64, 100, 512, 1, stride=1, padding=0),
 )
 CPU_SHAPES = (Shape(64, 64, 32, 8), Shape(64, 128, 64, 4), Shape(64, 64, 3, 32), Shape(64, 128, 64, 16))
 QUICK_SHAPES = (Shape(16, 32, 16, 8),)
@@ -123,7 +128,7 @@ _MAX_NUMBERS = 2**30
 
 
 def shapes(options: Options, *, transposed: bool) -> Iterator[Shape]:
-    """Upsampling blocks with kernel 4, then on a GPU the first ones with kernel 3, then all in other batches.
+    """The layers above, then on a GPU the first ones with kernel 3, then all in other batches.
 
     Or their mirror images.
     """

@@ -41,13 +41,13 @@ class DistributedError(FastganError):
     """The processes of a run cannot work together, or one of them is lost."""
 
 
-def nearest(value: str, choices: Iterable[str]) -> str | None:
-    """The choice that `value` most resembles, or None when none is close."""
-    matches = difflib.get_close_matches(value, list(choices), n=1, cutoff=0.6)
+def nearest(value: object, choices: Iterable[str]) -> str | None:
+    """The choice that `value`, as text, most resembles, or None when none is close."""
+    matches = difflib.get_close_matches(str(value), list(choices), n=1, cutoff=0.6)
     return matches[0] if matches else None
 
 
-def did_you_mean(value: str, choices: Iterable[str]) -> str:
+def did_you_mean(value: object, choices: Iterable[str]) -> str:
     """`, did you mean 'X'?` for the nearest choice, or an empty string."""
     match = nearest(value, choices)
     return f", did you mean {match!r}?" if match else ""

@@ -4,6 +4,8 @@ reference      plain PyTorch, the definition of the op
 triton         one fused Triton kernel
 cudnn_fused    PyTorch's convolution (cuDNN on a GPU) with the epilogue as one Triton kernel
 auto           on a CPU the reference; on a GPU the fastest by measurement, where all three are candidates
+
+What the kernels cannot do, `auto` leaves to the reference; `fastgan doctor` prints the list.
 """
 
 import os
@@ -12,6 +14,7 @@ from typing import NamedTuple
 
 import torch
 from torch import Tensor
+from torch.autograd import forward_ad
 
 from fastgan.errors import ImplementationError, did_you_mean
 from fastgan.ops import measured, native_choice
@@ -20,7 +23,9 @@ IMPLEMENTATIONS = ("auto", "reference", "triton", "cudnn_fused")
 VARIABLE = "FASTGAN_IMPL"
 
 # The ops that choose here; those of csrc/ choose in `fastgan.ops.native_choice`.
-KERNEL_OPS = ("bias_act", "bias_act_grad", "conv2d", "conv2d_weight_grad", "conv_transpose2d")
+ELEMENTWISE_OPS = ("bias_act", "bias_act_grad")
+CONVOLUTION_OPS = ("conv2d", "conv2d_weight_grad", "conv_transpose2d")
+KERNEL_OPS = (*ELEMENTWISE_OPS, *CONVOLUTION_OPS)
 
 _OLDEST_GPU = (8, 0)
 
@@ -52,7 +57,7 @@ def choose(case: Case, impl: str, run: Callable[[str], Tensor]) -> str:
         _check_variable(impl)
     if impl == "auto":
         return _fastest(case, run)
-    reason = None if impl == "reference" else unavailable(impl, case.inputs[0].device) or case.limit()
+    reason = None if impl == "reference" else unavailable(impl, case.inputs[0].device) or _limit(case)
     if reason is not None:
         raise ImplementationError(f"{case.op}: {asked_by}={impl} cannot serve: {reason}; or use impl=auto")
     return impl
@@ -76,24 +81,35 @@ def unavailable(impl: str, device: torch.device) -> str | None:
 
 def implementations() -> dict[str, str]:
     """For every op, the implementation that `auto` takes and why."""
-    return dict(sorted((dict.fromkeys(KERNEL_OPS, _explanation()) | native_choice.explanations()).items()))
+    explained = {op: _explanation(op) for op in KERNEL_OPS}
+    return dict(sorted((explained | native_choice.explanations()).items()))
 
 
-def _explanation() -> str:
+def _explanation(op: str) -> str:
     forced = os.environ.get(VARIABLE, "auto")
     _check_variable(forced)
-    beyond = (
-        "dilation, stride over 2, kernels other than 1x1, 3x3, 4x4, 6x6, padding in words, float64 and unbatched x: "
-        "reference"
-    )
+    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     if forced != "auto":
-        return f"{forced}: forced by {VARIABLE}"
-    if not torch.cuda.is_available():
+        reason = unavailable(forced, device)
+        return f"{forced}: forced by {VARIABLE}" + (f", but it cannot serve: {reason}" if reason else "")
+    if device.type == "cpu":
         return "reference: no GPU, and the kernels need one"
-    reason = unavailable("triton", torch.device("cuda"))
+    reason = unavailable("triton", device)
     if reason is not None:
         return f"reference: {reason}"
-    return f"{measured.summary(torch.cuda.get_device_name())}; {beyond}"
+    beyond = "float64, forward-mode derivatives and what torch.compile traces: reference"
+    if op in CONVOLUTION_OPS:
+        sizes = "dilation, stride over 2, kernels other than 1x1, 3x3, 4x4, 6x6, padding in words, unbatched x"
+        beyond = f"{sizes}, {beyond}"
+    return f"{measured.summary(torch.cuda.get_device_name(), op)}; {beyond}"
+
+
+def _limit(case: Case) -> str | None:
+    """Why no kernel can serve these arguments, or None."""
+    # A custom op drops tangents without a word: its forward-mode derivative would be zero.
+    if forward_ad._current_level >= 0:
+        return "forward-mode differentiation; the kernels have backward derivatives only"
+    return case.limit()
 
 
 def _fastest(case: Case, run: Callable[[str], Tensor]) -> str:
@@ -102,7 +118,7 @@ def _fastest(case: Case, run: Callable[[str], Tensor]) -> str:
     # Tracing and capturing forbid timing, and an empty batch has nothing to time.
     if x.device.type != "cuda" or torch.compiler.is_compiling() or x.numel() == 0:
         return "reference"
-    if unavailable("triton", x.device) is not None or case.limit() is not None:
+    if unavailable("triton", x.device) is not None or _limit(case) is not None:
         return "reference"
     key = measured.Key(torch.cuda.get_device_name(x.device), case.op, _shape_class(case))
     known = measured.lookup(key)

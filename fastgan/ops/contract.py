@@ -15,6 +15,8 @@ from fastgan.kernels.spec import ACTIVATIONS, Activation
 Size2 = int | tuple[int, int]
 
 _LEAST = {"stride": 1, "padding": 0, "dilation": 1, "output_padding": 0}
+# While torch.compile traces with sizes left open, they are numbers of this other kind.
+_WHOLE = (int, torch.SymInt)
 _FLOATS = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
 
 
@@ -25,7 +27,7 @@ def shape(x: Tensor) -> list[int]:
 
 def pair(size: Size2) -> tuple[int, int]:
     """(y, x) of a size that may stand for both."""
-    return (size, size) if isinstance(size, int) else (size[0], size[1])
+    return (size, size) if isinstance(size, _WHOLE) else (size[0], size[1])
 
 
 def check_images(op: str, x: Tensor, *, name: str = "x", unbatched: bool = False) -> None:
@@ -52,6 +54,8 @@ def check_weight(op: str, x: Tensor, weight: Tensor, groups: int, *, in_dim: int
     if weight.shape[in_dim] != expected:
         got = f"{op}: weight has shape {shape(weight)}, {weight.shape[in_dim]} input channels"
         raise ValueError(f"{got}; x has {channels} in {groups} groups, so dimension {in_dim} must be {expected}")
+    if 0 in weight.shape[:2]:
+        raise ValueError(f"{op}: weight has shape {shape(weight)}; it must have at least one channel each way")
     if in_dim == 1 and weight.shape[0] % groups:
         raise ValueError(f"{op}: groups={groups} must divide the {weight.shape[0]} output channels of weight")
 
@@ -71,6 +75,8 @@ def check_device(op: str, name: str, tensor: Tensor, x: Tensor) -> None:
 
 def check_groups(op: str, channels: int, groups: int) -> None:
     """`groups` divides the channels of x."""
+    if not isinstance(groups, _WHOLE):
+        raise TypeError(f"{op}: groups={groups} must be a whole number")
     if groups < 1 or channels % groups:
         raise ValueError(f"{op}: groups={groups} must be positive and divide the {channels} channels of x")
 
@@ -82,8 +88,11 @@ def check_sizes(op: str, **sizes: Size2 | str) -> None:
             if op != "conv2d" or name != "padding" or value not in ("same", "valid"):
                 raise ValueError(f"{op}: {name}={value!r} must be a number, or two; conv2d's may be 'same' or 'valid'")
             continue
-        if not isinstance(value, int) and len(value) != 2:
-            raise ValueError(f"{op}: {name}={tuple(value)} must be one number, or two for height and width")
+        numbers = value if isinstance(value, Sequence) else [value]
+        if not all(isinstance(number, _WHOLE) for number in numbers):
+            raise TypeError(f"{op}: {name}={value} must be a whole number, or two for height and width")
+        if not isinstance(value, _WHOLE) and len(value) != 2:
+            raise ValueError(f"{op}: {name}={value} must be one number, or two for height and width")
         if min(pair(value)) < _LEAST[name]:
             raise ValueError(f"{op}: {name}={value} must not be below {_LEAST[name]}")
 
@@ -181,7 +190,7 @@ def check_weight_grad(
     check_alike(op, "grad", grad, x)
     check_groups(op, x.shape[1], groups)
     check_sizes(op, stride=stride, padding=padding, dilation=dilation)
-    if len(weight_size) != 4 or min(weight_size[2:]) < 1:
+    if len(weight_size) != 4 or min(weight_size) < 1:
         raise ValueError(f"{op}: weight_size={list(weight_size)} must be four positive numbers [O, C / G, K, K]")
     out, channels, height, width = weight_size
     if out % groups or (out, channels * groups) != (grad.shape[1], x.shape[1]):

@@ -6,7 +6,6 @@ folder and is not read by other versions of torch, Triton or fastgan than those 
 """
 
 import functools
-import importlib.metadata
 import json
 import math
 import os
@@ -18,6 +17,8 @@ from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
+
+from fastgan import __version__
 
 CANDIDATES = ("reference", "cudnn_fused", "triton")
 TABLES = Path(__file__).with_name("tables")
@@ -103,11 +104,17 @@ def time_on_gpu(call: Callable[[], object]) -> float:
     return sorted(times)[_REPEATS // 2]
 
 
-def summary(gpu: str) -> str:
-    """One line for people: how many choices are known for this GPU, and where new ones go."""
-    names = [entry["implementation"] for classes in _entries(gpu).values() for entry in classes.values()]
-    counts = ", ".join(f"{name} {names.count(name)}" for name in CANDIDATES if name in names) or "none yet"
-    return f"auto: fastest by measurement on {gpu} ({counts}), new shapes are measured once into {_cache_path(gpu)}"
+def summary(gpu: str, op: str) -> str:
+    """One line for people: the choices known for this op on this GPU, what was excluded, and where new ones go."""
+    entries = _entries(gpu).get(op, {}).values()
+    names = [entry["implementation"] for entry in entries]
+    known = [f"{name} {names.count(name)}" for name in CANDIDATES if name in names] or ["none yet"]
+    for name in CANDIDATES:
+        reasons = [entry["excluded"][name] for entry in entries if name in entry["excluded"]]
+        if reasons:
+            known.append(f"{name} excluded from {len(reasons)}: {reasons[0]}")
+    chosen = f"auto: fastest by measurement on {gpu} ({', '.join(known)})"
+    return f"{chosen}, new shapes are measured once into {_cache_path(gpu)}"
 
 
 @functools.cache
@@ -127,7 +134,11 @@ def _read(path: Path, *, any_version: bool) -> dict[str, dict[str, Entry]]:
         if not any_version and content["versions"] != _versions():
             return {}
         return {
-            op: {name: entry for name, entry in classes.items() if entry["implementation"] in CANDIDATES}
+            op: {
+                name: entry
+                for name, entry in classes.items()
+                if entry["implementation"] in CANDIDATES and entry["excluded"].keys() <= set(CANDIDATES)
+            }
             for op, classes in content["entries"].items()
         }
     except (OSError, ValueError, KeyError, TypeError, AttributeError):
@@ -167,4 +178,7 @@ def _slug(gpu: str) -> str:
 
 
 def _versions() -> dict[str, str]:
-    return {name: importlib.metadata.version(name) for name in ("fastgan", "torch", "triton")}
+    # Not from the metadata of distributions: a checkout need not be installed, and some ship Triton by another name.
+    import triton
+
+    return {"fastgan": __version__, "torch": torch.__version__, "triton": triton.__version__}

@@ -13,7 +13,16 @@ import pytest
 import torch
 from torch.utils.flop_counter import FlopCounterMode
 
-from benchmarks import bench_parallel, bench_spectral_norm, import_time, process_memory, runner, suite, train_step
+from benchmarks import (
+    bench_bias_act,
+    bench_parallel,
+    bench_spectral_norm,
+    import_time,
+    process_memory,
+    runner,
+    suite,
+    train_step,
+)
 from benchmarks.convolutions import CPU_SHAPES, GPU_SHAPES, Shape, shapes
 from benchmarks.harness import Case, Provider, measure_case
 from benchmarks.machine import cache_bytes, require_bf16
@@ -153,11 +162,15 @@ def test_the_convolution_goes_the_other_way() -> None:
     assert up.mirrored.num_flops(FORWARD) == up.num_flops(FORWARD)
 
 
-def test_a_gpu_gets_both_kernel_sizes_and_a_cpu_smaller_shapes() -> None:
+def test_a_gpu_gets_all_kernel_sizes_strides_and_batches_and_a_cpu_smaller_shapes() -> None:
     gpu = list(shapes(Options(torch.device("cuda")), transposed=True))
     assert {shape.kernel_size for shape in gpu} == {3, 4}
     assert gpu[: len(GPU_SHAPES)] == list(GPU_SHAPES)
+    assert {shape.stride for shape in gpu} == {1, 2}
     assert {shape.batch for shape in gpu if shape.resolution == 64} == {16, 32, 64}
+    names = [case.name for case in bench_bias_act.cases(Options(torch.device("cuda")))]
+    assert len(names) == len(set(names))
+    assert {f"N{batch} 128 channels, 128 px, {FORWARD}" for batch in (16, 32, 64)} <= set(names)
     assert list(shapes(Options(CPU), transposed=True)) == list(CPU_SHAPES)
 
 

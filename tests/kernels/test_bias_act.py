@@ -1,5 +1,7 @@
 """The element-wise kernels in the interpreter, or on a GPU, against the reference in float64."""
 
+from collections.abc import Sequence
+
 import pytest
 import torch
 from torch import Tensor
@@ -7,7 +9,16 @@ from torch import Tensor
 from fastgan.kernels.spec import ACTIVATIONS, Activation
 from fastgan.ops.bias_act import bias_act_op
 from fastgan.ops.bias_act_grad import bias_act_grad_op
-from tests.kernels.tools import close_to_reference, prefilled, randn
+from tests.kernels.tools import (
+    LAYOUTS,
+    all_close_to_reference,
+    close_to_reference,
+    derivatives,
+    far_apart,
+    layouts,
+    prefilled,
+    randn,
+)
 
 pytestmark = pytest.mark.gpu
 
@@ -37,20 +48,32 @@ def test_the_gradient_is_zero_where_clamped(activation: str) -> None:
     assert torch.equal(got == 0, expected == 0)
 
 
-def spread(x: Tensor) -> Tensor:
-    """The numbers of `x` with gaps between them in memory."""
-    return x.new_zeros(x.shape[0], x.shape[1] + 2, x.shape[2], 2 * x.shape[3])[:, 1:-1, :, ::2].copy_(x)
-
-
-@pytest.mark.parametrize("layout", [spread, torch.Tensor.contiguous, lambda x: x[:1].expand_as(x)])
-def test_any_layout_is_read_and_kept(layout) -> None:  # type: ignore[no-untyped-def]
+@pytest.mark.parametrize("layout", LAYOUTS)
+def test_any_layout_is_read_and_kept(layout: str) -> None:
     spec = Activation("leaky_relu", 1.3, 1.1)
-    x, bias = layout(randn(2, 5, 3, 4, seed=0)), randn(5, seed=1)
+    x, bias = layouts(randn(2, 5, 3, 4, seed=0))[layout], randn(5, seed=1).repeat_interleave(2)[::2]
     got, expected = (bias_act_op(x, None, bias, None, spec, backend) for backend in ("triton", "reference"))
     torch.testing.assert_close(got, expected)
     assert got.stride() == torch.empty_like(x).stride()
     got, expected = (bias_act_grad_op(x, randn(2, 5, 3, 4, seed=2), spec, b) for b in ("triton", "reference"))
     torch.testing.assert_close(got, expected)
+
+
+def test_offsets_beyond_int32() -> None:
+    x, spec = randn(2, 3, 2, 2, seed=0, dtype=torch.float16), Activation("relu")
+    assert torch.equal(bias_act_op(far_apart(x), None, None, None, spec, "triton"), x.relu())
+    assert torch.equal(bias_act_grad_op(far_apart(x), x, spec, "triton"), x.relu())
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float16, torch.bfloat16], ids=str)
+@pytest.mark.parametrize("activation", ["leaky_relu", "tanh", "silu"])
+def test_first_and_second_derivatives(dtype: torch.dtype, activation: str) -> None:
+    operands = randn(2, 3, 2, 4, seed=0, dtype=dtype), randn(2, 3, seed=1), randn(3, seed=2), randn(1, 3, 1, 4, seed=3)
+
+    def call(backend: str, operands: Sequence[Tensor | None]) -> list[Tensor]:
+        return derivatives(lambda *o: bias_act_op(*o, Activation(activation, -1.3), backend), operands)
+
+    all_close_to_reference(call, operands, "triton")
 
 
 def test_every_number_is_written() -> None:

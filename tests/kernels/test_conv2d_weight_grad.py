@@ -6,7 +6,7 @@ import torch
 from fastgan.kernels.configs import WEIGHT_GRAD_TILES, Tile
 from fastgan.kernels.spec import Geometry
 from fastgan.ops.conv2d_weight_grad import conv2d_weight_grad_op
-from tests.kernels.tools import DEVICE, close_to_reference, randn
+from tests.kernels.tools import DEVICE, LAYOUTS, close_to_reference, far_apart, layouts, randn
 
 pytestmark = pytest.mark.gpu
 
@@ -51,6 +51,21 @@ def test_every_tile_and_split_writes_every_number(tile: Tile, splits: int) -> No
         results.append(conv2d_weight_grad(x, grad, (1, 1), geometry, tile=tile, splits=splits, out=parts))
     torch.testing.assert_close(results[0], expected, rtol=1e-5, atol=1e-4)
     assert torch.equal(results[0], results[1])
+
+
+@pytest.mark.parametrize("layout", LAYOUTS)
+def test_any_layout_is_read(layout: str) -> None:
+    x, grad, geometry = make(ROWS[1])
+    lain = layouts(x)[layout], layouts(grad)[layout]
+    got, expected = (conv2d_weight_grad_op(*lain, (4, 4), geometry, backend) for backend in ("triton", "reference"))
+    torch.testing.assert_close(got, expected, rtol=1e-5, atol=1e-4)
+
+
+def test_offsets_beyond_int32() -> None:
+    x, grad, geometry = make(((2, 3, 4, 4), 2, 4, 2, 1, 1), torch.float16)
+    expected = conv2d_weight_grad_op(x, grad, (4, 4), geometry, "triton")
+    for lain in ((far_apart(x), grad), (x, far_apart(grad))):
+        assert torch.equal(conv2d_weight_grad_op(*lain, (4, 4), geometry, "triton"), expected)
 
 
 def test_splitting_an_empty_batch_gives_zeros() -> None:

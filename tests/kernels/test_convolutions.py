@@ -5,12 +5,28 @@ from collections.abc import Sequence
 
 import pytest
 import torch
+import triton
+import triton.language as tl
 from torch import Tensor
 
 from fastgan.kernels.configs import CONV_TILES, Tile
+from fastgan.kernels.implicit_gemm import locate
+from fastgan.kernels.launch import Call
 from fastgan.kernels.spec import ACTIVATIONS, Activation, Geometry
+from fastgan.ops import no_weight_gradients
 from fastgan.ops.convolution import Linear, Operands, Settings, convolution_op, output_shape
-from tests.kernels.tools import DEVICE, close_to_reference, kernels_of, prefilled, randn
+from tests.kernels.tools import (
+    DEVICE,
+    LAYOUTS,
+    all_close_to_reference,
+    close_to_reference,
+    derivatives,
+    far_apart,
+    kernels_of,
+    layouts,
+    prefilled,
+    randn,
+)
 
 pytestmark = pytest.mark.gpu
 
@@ -97,53 +113,67 @@ def test_every_tile_writes_every_number(linear: Linear, tile: Tile) -> None:
     assert torch.equal(results[0], results[1])
 
 
-def layouts(x: Tensor) -> dict[str, Tensor]:
-    """The numbers of `x` in other places in memory."""
-    padded = torch.full((x.shape[0], x.shape[1] + 2, x.shape[2] + 1, x.shape[3] * 2), torch.nan, device=x.device)
-    spread = padded[:, 1:-1, 1:, ::2]
-    channels_last = padded.contiguous(memory_format=torch.channels_last)[:, 1:-1, 1:, ::2]
-    return {
-        "contiguous": x.contiguous(),
-        "spread": spread.copy_(x),
-        "spread channels_last": channels_last.copy_(x),
-        "one image for all": x[:1].expand_as(x),
-    }
-
-
 @pytest.mark.parametrize("linear", LINEARS)
-@pytest.mark.parametrize("layout", ["contiguous", "spread", "spread channels_last", "one image for all"])
+@pytest.mark.parametrize("layout", LAYOUTS)
 def test_any_layout_is_read(linear: Linear, layout: str) -> None:
     operands, geometry = make(linear, ROWS[1])
-    x = layouts(operands.x)[layout]
-    assert operands.gate is not None
-    operands = operands._replace(x=x, gate=operands.gate.contiguous())
-    got = convolution_op(linear, operands, settings(geometry, "triton"))
+    x, weight, gate, scale, bias, noise = operands
+    assert gate is not None
+    assert scale is not None
+    assert bias is not None
+    lain = Operands(
+        layouts(x)[layout],
+        layouts(weight)[layout],
+        gate.contiguous(),
+        scale.t().contiguous().t(),
+        bias.repeat_interleave(2)[::2],
+        noise,
+    )
+    got = convolution_op(linear, lain, settings(geometry, "triton"))
     assert got.is_contiguous(memory_format=torch.channels_last)
-    expected = convolution_op(linear, operands, settings(geometry, "reference"))
+    expected = convolution_op(linear, lain, settings(geometry, "reference"))
     torch.testing.assert_close(got, expected, rtol=1e-5, atol=1e-5)
 
 
 @pytest.mark.parametrize("linear", LINEARS)
 def test_offsets_beyond_int32(linear: Linear) -> None:
-    """The second image lies more than 2^31 numbers behind the first; only the pages that are touched take memory."""
     operands, geometry = make(linear, ((2, 3, 4, 4), 2, 4, 2, 1, 0, 1), torch.float16)
     operands = operands.without_epilogue._replace(gate=None)
-    far = 2**31 + 64
-    memory = torch.empty(far + 64, dtype=torch.float16, device=DEVICE)
-    x = memory.as_strided((2, 3, 4, 4), (far, 1, 12, 3)).copy_(operands.x)
     call = settings(geometry, "triton", "linear")
     expected = convolution_op(linear, operands, call)
-    torch.testing.assert_close(convolution_op(linear, operands._replace(x=x), call), expected, rtol=0, atol=0)
+    got = convolution_op(linear, operands._replace(x=far_apart(operands.x)), call)
+    torch.testing.assert_close(got, expected, rtol=0, atol=0)
 
 
-def gradients(linear: Linear, geometry: Geometry, backend: str, operands: Sequence[Tensor | None]) -> list[Tensor]:
-    """y, the gradients of sum(y^2) by all operands, and the gradients of their squares, as a penalty takes them."""
-    leaves = [None if o is None else o.detach().requires_grad_() for o in operands]
-    y = convolution_op(linear, Operands(*leaves), settings(geometry, backend, "tanh"))
-    wanted = [leaf for leaf in leaves if leaf is not None]
-    first = torch.autograd.grad(y.square().sum(), wanted, create_graph=True)
-    second = torch.autograd.grad(sum(g.float().square().sum() for g in first), wanted)
-    return [y, *first, *second]
+@triton.jit
+def locate_kernel(  # type: ignore[no-untyped-def]  # noqa: PLR0917
+    out_ptr, block, num_images, rows, columns, BLOCK_M: tl.constexpr, WIDE: tl.constexpr
+):
+    """Writes (n, y, x, exists) of the pixels of a block."""
+    n, y, x, exists = locate(block, num_images, rows, columns, BLOCK_M, WIDE)
+    places = out_ptr + tl.arange(0, BLOCK_M) * 4
+    tl.store(places, n)
+    tl.store(places + 1, y)
+    tl.store(places + 2, x)
+    tl.store(places + 3, exists)
+
+
+def test_pixels_beyond_int32() -> None:
+    """The pixels around number 2^31 of a batch too large to be there, and that host functions ask for such numbers."""
+    columns, rows, first = 1000, 999, 2**31 - 8
+    out = torch.zeros(16, 4, dtype=torch.int64, device=DEVICE)
+    locate_kernel[(1,)](out, first // 16 + 1, 2150, rows, columns, BLOCK_M=16, WIDE=True)
+    first = (first // 16 + 1) * 16
+    expected = [
+        (p // columns // rows, p // columns % rows, p % columns, p // columns // rows < 2150)
+        for p in range(first, first + 16)
+    ]
+    assert out.tolist() == [list(map(int, row)) for row in expected]
+    call = Call(randn(1, 1, 1, 1, seed=0), randn(1, 1, 1, 1, seed=0), None, None, None, None)
+    for num_pixels in (2**31 - CONV_TILES[0].m, 2**31 - CONV_TILES[0].m - 1):
+        assert call.constants(CONV_TILES[0], num_pixels=num_pixels)["WIDE"] == (
+            num_pixels + CONV_TILES[0].m > 2**31 - 1
+        )
 
 
 @pytest.mark.parametrize("linear", LINEARS)
@@ -158,12 +188,28 @@ def gradients(linear: Linear, geometry: Geometry, backend: str, operands: Sequen
     ids=str,
 )
 def test_first_and_second_derivatives(linear: Linear, backend: str, dtype: torch.dtype, row: Row) -> None:
-    """The kernels' derivatives against float64: at most twice the reference's error in the same dtype, and rounding."""
     operands, geometry = make(linear, row, dtype)
-    operands = operands._replace(gate=None)
-    exact = gradients(linear, geometry, "reference", [None if o is None else o.double() for o in operands])
-    plain = gradients(linear, geometry, "reference", operands)
-    for got, theirs, truth in zip(gradients(linear, geometry, backend, operands), plain, exact, strict=True):
-        rounding = max(4 * torch.finfo(dtype).eps, 3e-5) * truth.abs().max().item()
-        allowed = 2 * (theirs.double() - truth).abs().max().item() + rounding
-        torch.testing.assert_close(got.double(), truth, rtol=0, atol=allowed)
+
+    def call(backend: str, operands: Sequence[Tensor | None]) -> list[Tensor]:
+        spec = settings(geometry, backend, "tanh")
+        return derivatives(lambda *o: convolution_op(linear, Operands(*o), spec), operands)
+
+    all_close_to_reference(call, operands._replace(gate=None), backend)
+
+
+@pytest.mark.parametrize("linear", LINEARS)
+@pytest.mark.parametrize(("dtype", "activation"), [(torch.float16, "leaky_relu"), (torch.bfloat16, "silu")], ids=str)
+def test_a_penalty_runs_through_the_gate(linear: Linear, dtype: torch.dtype, activation: str) -> None:
+    """The gradient by x alone, which one kernel with a gate computes, and that gradient's own gradients."""
+    operands, geometry = make(linear, ((1, 3, 3, 4), 2, 3, 2, 1, 0, 1), dtype)
+    y = convolution_op(linear, operands.without_epilogue._replace(gate=None), Settings(geometry, "reference"))
+
+    def call(backend: str, operands: Sequence[Tensor | None]) -> list[Tensor]:
+        x, weight, cotangent = (o.detach().requires_grad_() for o in operands if o is not None)
+        y = convolution_op(linear, Operands(x, weight), Settings(geometry, backend, Activation(activation, 1.3, 4.0)))
+        with no_weight_gradients():
+            (gradient,) = torch.autograd.grad(y, x, cotangent, create_graph=True)
+        wanted = (weight, cotangent, x) if activation == "silu" else (weight, cotangent)
+        return [gradient, *torch.autograd.grad(gradient.float().square().sum(), wanted)]
+
+    all_close_to_reference(call, (operands.x, operands.weight, randn(*y.shape, seed=6, dtype=dtype)), "triton")

@@ -116,7 +116,7 @@ def test_no_weight_gradients_changes_no_gradient() -> None:
 
 
 def test_r1_of_three_layers_in_float64() -> None:
-    """gradcheck of the whole loss by the weights: the penalty is a second derivative, so this checks the third pass."""
+    """The whole loss by the weights: the penalty is a first derivative, so these check the second and the third."""
     linears: tuple[Linear, ...] = ("conv2d",) * 3
     geometry = Settings(Geometry(2, (1, 1)), "reference", Activation("silu", 1.3))
     images = torch.randn(1, 2, 8, 8, dtype=torch.float64, generator=torch.Generator().manual_seed(0)).requires_grad_()
@@ -132,6 +132,7 @@ def test_r1_of_three_layers_in_float64() -> None:
 
     leaves = tuple(weight.requires_grad_() for weight in weights)
     assert torch.autograd.gradcheck(loss, leaves, fast_mode=True)
+    assert torch.autograd.gradgradcheck(loss, leaves, fast_mode=True)
 
 
 def test_compiled_forward_pass_is_equal() -> None:

@@ -46,3 +46,53 @@ def close_to_reference(call: Callable[[str, Sequence[Any]], Tensor], operands: S
     allowed = 2 * (plain.double() - exact).abs().max().item() + rounding
     error = (got.double() - exact).abs().max().item()
     assert error <= allowed, f"error {error:.3g}, allowed {allowed:.3g}"
+
+
+def layouts(x: Tensor) -> dict[str, Tensor]:
+    """The numbers of `x` [N, C, H, W], of one of them for all, in other places in memory, with NaN between them."""
+    padded = torch.full((x.shape[0], x.shape[1] + 2, x.shape[2] + 1, x.shape[3] * 2), torch.nan, device=x.device)
+    spread = padded[:, 1:-1, 1:, ::2]
+    channels_last = padded.contiguous(memory_format=torch.channels_last)[:, 1:-1, 1:, ::2]
+    return {
+        "contiguous": x.contiguous(),
+        "spread": spread.copy_(x),
+        "spread channels_last": channels_last.copy_(x),
+        "one for all": x[:1].expand_as(x),
+    }
+
+
+LAYOUTS = ("contiguous", "spread", "spread channels_last", "one for all")
+
+
+def far_apart(x: Tensor) -> Tensor:
+    """The two images of `x`, more than 2^31 numbers apart; only the pages that are touched take memory."""
+    far = 2**31 + 64
+    memory = torch.empty(far + x[0].numel(), dtype=x.dtype, device=x.device)
+    return memory.as_strided(x.shape, (far, *x.stride()[1:])).copy_(x)
+
+
+def derivatives(call: Callable[..., Tensor], operands: Sequence[Tensor | None]) -> list[Tensor]:
+    """y, the gradients of sum(y^2) by all operands, and the gradients of their squares, as a penalty takes them."""
+    leaves = [None if o is None else o.detach().requires_grad_() for o in operands]
+    y = call(*leaves)
+    wanted = [leaf for leaf in leaves if leaf is not None]
+    first = torch.autograd.grad(y.square().sum(), wanted, create_graph=True)
+    second = torch.autograd.grad(sum(g.float().square().sum() for g in first), wanted)
+    return [y, *first, *second]
+
+
+def all_close_to_reference(
+    call: Callable[[str, Sequence[Any]], Sequence[Tensor]], operands: Sequence[Tensor | None], backend: str
+) -> None:
+    """Each result's error against float64 is at most twice that of PyTorch in the same dtype, plus a few roundings.
+
+    Args:
+        call: (backend, operands) -> results. operands: the first one's dtype decides what a rounding is.
+    """
+    assert operands[0] is not None
+    eps = max(4 * torch.finfo(operands[0].dtype).eps, 3e-5)
+    exact = call("reference", [None if o is None else o.double() for o in operands])
+    rows = zip(call(backend, operands), call("reference", operands), exact, strict=True)
+    for got, plain, truth in rows:
+        allowed = 2 * (plain.double() - truth).abs().max().item() + eps * truth.abs().max().item()
+        torch.testing.assert_close(got.double(), truth, rtol=0, atol=allowed)

@@ -7,7 +7,7 @@ import torch
 
 from fastgan.errors import ImplementationError
 from fastgan.kernels.spec import Activation
-from fastgan.ops import conv2d, conv_transpose2d, implementations
+from fastgan.ops import conv2d, conv_transpose2d, implementations, measured
 from fastgan.ops.choice import KERNEL_OPS, unavailable
 from fastgan.ops.shape_class import MAX_GROUPS, convolution_case
 
@@ -94,9 +94,24 @@ def test_the_variable_forces_what_the_caller_leaves_open(monkeypatch: pytest.Mon
         conv2d(**arguments(dilation=2))
     assert conv2d(**arguments(dilation=2), impl="reference").shape == (1, 2, 2, 2)
     assert {implementations()[op] for op in KERNEL_OPS} == {"triton: forced by FASTGAN_IMPL"}
-    monkeypatch.setenv("FASTGAN_IMPL", "tritn")
-    with pytest.raises(ImplementationError, match=r"FASTGAN_IMPL='tritn' must be one of .*, did you mean 'triton'"):
-        conv2d(**arguments())
+    monkeypatch.setattr("fastgan.ops.native_choice.HAS_TRITON", False)
+    assert implementations()["conv2d"].endswith(
+        "forced by FASTGAN_IMPL, but it cannot serve: triton is not installed: pip install triton"
+    )
+    for name, hint in (("tritn", ", did you mean 'triton'"), ("", "")):
+        monkeypatch.setenv("FASTGAN_IMPL", name)
+        with pytest.raises(ImplementationError, match=f"FASTGAN_IMPL='{name}' must be one of .*{hint}"):
+            conv2d(**arguments())
+
+
+def test_kernels_refuse_forward_mode_which_the_reference_has() -> None:
+    """A custom op has no tangents, and would give zeros in silence."""
+    x, tangent, weight = torch.randn(1, 2, 6, 6), torch.randn(1, 2, 6, 6), torch.randn(2, 2, 3, 3)
+    for op in (conv2d, conv_transpose2d):
+        _, got = torch.func.jvp(lambda x, op=op: op(x, weight), (x,), (tangent,))
+        torch.testing.assert_close(got, op(tangent, weight))
+        with pytest.raises(ImplementationError, match="forward-mode differentiation; the kernels have backward"):
+            torch.func.jvp(lambda x, op=op: op(x, weight, impl="triton"), (x,), (tangent,))
 
 
 def test_doctor_says_why_there_is_only_the_reference() -> None:
@@ -110,6 +125,15 @@ def test_doctor_names_what_was_measured_and_what_lies_beyond(monkeypatch: pytest
     monkeypatch.setattr(torch.cuda, "get_device_name", lambda *_: "A GPU")
     monkeypatch.setattr(torch.cuda, "get_device_capability", lambda device: (9, 0))
     monkeypatch.setattr("fastgan.ops.choice.native_choice.explanations", dict)
-    told = implementations()["conv2d"]
-    assert "fastest by measurement on A GPU (none yet), new shapes are measured once into" in told
-    assert told.endswith("kernels other than 1x1, 3x3, 4x4, 6x6, padding in words, float64 and unbatched x: reference")
+    entry = {
+        "implementation": "reference",
+        "milliseconds": {"reference": 1.0},
+        "excluded": {"triton": "OSError: no ptxas"},
+    }
+    monkeypatch.setattr(measured, "_entries", lambda gpu: {"bias_act": {"a": entry, "b": entry | {"excluded": {}}}})
+    told = implementations()
+    assert "fastest by measurement on A GPU (none yet), new shapes are measured once into" in told["conv2d"]
+    assert "kernels other than 1x1, 3x3, 4x4, 6x6, padding in words, unbatched x, float64" in told["conv2d"]
+    assert told["conv2d"].endswith("forward-mode derivatives and what torch.compile traces: reference")
+    assert "on A GPU (reference 2, triton excluded from 1: OSError: no ptxas), new shapes" in told["bias_act"]
+    assert "dilation" not in told["bias_act"]

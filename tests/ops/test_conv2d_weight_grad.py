@@ -33,6 +33,7 @@ def test_values_and_derivatives(case) -> None:  # type: ignore[no-untyped-def]
         ({"grad": torch.zeros(2, 3, 4, 4).half()}, TypeError, "grad has dtype torch.float16 and x has torch.float32"),
         ({"grad": torch.zeros(2, 3, 5, 4)}, ValueError, "the convolution of x has [2, 3, 4, 4]"),
         ({"weight_size": (3, 4, 3)}, ValueError, "weight_size=[3, 4, 3] must be four positive numbers"),
+        ({"weight_size": (0, 4, 3, 3)}, ValueError, "weight_size=[0, 4, 3, 3] must be four positive numbers"),
         ({"weight_size": (3, 5, 3, 3)}, ValueError, "weight_size=[3, 5, 3, 3] must be [3, 4 / 1, K, K]"),
         ({"groups": 3}, ValueError, "groups=3 must be positive and divide the 4 channels of x"),
         ({"stride": 0}, ValueError, "stride=0 must not be below 1"),

@@ -1,5 +1,6 @@
 """Choices that are measured once and remembered, whatever becomes of the file that remembers them."""
 
+import importlib.metadata
 import json
 import subprocess
 import sys
@@ -7,8 +8,10 @@ from pathlib import Path
 
 import pytest
 import torch
+import triton
 from torch import Tensor
 
+from fastgan import __version__
 from fastgan.ops import measured
 from tests.guards.tree import ROOT
 
@@ -49,7 +52,8 @@ def test_the_fastest_is_measured_once_and_remembered(cache: Path, fast: str) -> 
     assert measured.lookup(KEY) == fast
     stored = json.loads(cache.read_text())["entries"][KEY.op][KEY.shape_class]
     assert set(stored["milliseconds"]) == set(measured.CANDIDATES)
-    assert f"{fast} 1" in measured.summary(KEY.gpu)
+    assert f"({fast} 1)" in measured.summary(KEY.gpu, KEY.op)
+    assert "(none yet)" in measured.summary(KEY.gpu, "bias_act")
 
 
 def test_a_wrong_or_broken_candidate_is_excluded_with_the_reason(cache: Path) -> None:
@@ -68,6 +72,16 @@ def test_gradients_are_compared_too() -> None:
     assert set(entry["excluded"]) == {"triton"}
 
 
+def test_versions_are_known_where_nothing_is_installed_under_its_own_name(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A checkout on the path, or a Triton that came with the container."""
+
+    def nothing(name: str) -> str:
+        raise importlib.metadata.PackageNotFoundError(name)
+
+    monkeypatch.setattr(importlib.metadata, "version", nothing)
+    assert measured._versions() == {"fastgan": __version__, "torch": torch.__version__, "triton": triton.__version__}
+
+
 def test_a_cache_of_other_versions_is_not_read(cache: Path) -> None:
     run, timer, _ = make("triton")
     measured.measure_and_store(KEY, run, (), timer)
@@ -84,10 +98,13 @@ DAMAGES += [
     f'{{"versions": {VERSIONS}, "entries": {entries}}}'
     for entries in ("3", '{"conv2d": []}', f'{{"conv2d": {{"{KEY.shape_class}": 3}}}}')
 ]
-UNKNOWN = f'{{"versions": {VERSIONS}, "entries": {{"conv2d": {{"{KEY.shape_class}": {{"implementation": "x"}}}}}}}}'
+DAMAGES += [
+    f'{{"versions": {VERSIONS}, "entries": {{"conv2d": {{"{KEY.shape_class}": {entry}}}}}}}'
+    for entry in ('{"implementation": "x", "excluded": {}}', '{"implementation": "triton", "excluded": ["triton"]}')
+]
 
 
-@pytest.mark.parametrize("damage", [*DAMAGES, UNKNOWN])
+@pytest.mark.parametrize("damage", DAMAGES)
 def test_a_damaged_cache_is_measured_again(cache: Path, damage: str) -> None:
     cache.parent.mkdir(parents=True)
     cache.write_text(damage)
@@ -132,7 +149,7 @@ WRITE = """
 from fastgan.ops import measured
 for number in range(40):
     key = measured.Key("A GPU (80 GB)", "bias_act", f"class {number}")
-    measured._store(key, {"implementation": "triton"})
+    measured._store(key, {"implementation": "triton", "excluded": {}})
 """
 
 
@@ -141,10 +158,10 @@ def test_two_processes_that_write_at_once_leave_a_whole_file(cache: Path) -> Non
     number = 0
     while other.poll() is None:
         number += 1
-        measured._store(KEY._replace(shape_class=f"class {number % 40}"), {"implementation": "triton"})
+        measured._store(KEY._replace(shape_class=f"class {number % 40}"), {"implementation": "triton", "excluded": {}})
         json.loads(cache.read_text())
     assert other.returncode == 0
-    measured._store(KEY, {"implementation": "triton"})
+    measured._store(KEY, {"implementation": "triton", "excluded": {}})
     left = measured._read(cache, any_version=False)
     assert {"conv2d", "bias_act"} == set(left)
     assert list(cache.parent.iterdir()) == [cache]
