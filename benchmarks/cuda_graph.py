@@ -22,6 +22,14 @@ class Recording(NamedTuple):
     replay: Callable[[], None]
     num_calls: int
 
+    def play(self, inputs: Inputs) -> Sequence[Tensor]:
+        """The outputs for `inputs`, until the next call."""
+        with torch.no_grad():
+            for own, given in zip(self.inputs, inputs, strict=True):
+                own.copy_(given)
+        self.replay()
+        return self.outputs
+
 
 def record_cuda_graph(run: Run, inputs: Inputs) -> Recording:
     """Runs a few times on a stream of its own, as torch asks for, then records."""
@@ -59,26 +67,15 @@ def graphed(
         def replayed(*inputs: Tensor) -> Sequence[Tensor]:
             if not recordings:
                 recordings.append(record(run, inputs))
-            recording = recordings[0]
-            with torch.no_grad():
-                for own, given in zip(recording.inputs, inputs, strict=True):
-                    own.copy_(given)
-            recording.replay()
-            return recording.outputs
+            return recordings[0].play(inputs)
 
         return replayed
 
     def check_with_state(replayed: Run, inputs: Inputs) -> Sequence[Tensor]:
         first = [y.detach().clone() for y in provider.check(eager[0], inputs)]
         found = replayed(*inputs)
-        again = provider.build()
         # The check, the recording, and the replay itself.
-        for _ in range(1 + recordings[0].num_calls + 1):
-            expected = again(*inputs)
-        limit = limit_of_yardstick(expected[0].dtype, expected[0].device)
-        wrong = complaint(relative_error(found, [y.detach().double() for y in expected]), limit)
-        if wrong is not None:
-            raise RuntimeError(f"{wrong}, in the replay")
+        _check_replay(found, provider.build(), inputs, num_calls=1 + recordings[0].num_calls + 1)
         return first
 
     return Provider(
@@ -88,3 +85,13 @@ def graphed(
         check=check_with_state if has_state else provider.check,
         dtype=provider.dtype,
     )
+
+
+def _check_replay(found: Sequence[Tensor], run: Run, inputs: Inputs, *, num_calls: int) -> None:
+    """Raises RuntimeError unless `found` is what the last of so many calls of `run` gives."""
+    for _ in range(num_calls):
+        expected = run(*inputs)
+    limit = limit_of_yardstick(expected[0].dtype, expected[0].device)
+    wrong = complaint(relative_error(found, [y.detach().double() for y in expected]), limit)
+    if wrong is not None:
+        raise RuntimeError(f"{wrong}, in the replay")

@@ -230,18 +230,17 @@ class GeneratorObjective(nn.Module):
         images = self.generator(latents, labels) if fake is None else fake
         if fake_gradient is not None:
             return ObjectiveOutput((images * fake_gradient).sum(), {})
-        real_logits = None
-        if self.loss.generator_reads_real:
-            if real is None:
-                raise ValueError(
-                    f"GeneratorObjective: real is None; {type(self.loss).__name__} compares with real images"
-                )
-            # Before the fakes: ZeRO-3 counts by the latest pass through a layer when it may let go of its weights.
-            with torch.no_grad():
-                real_logits = discriminator(real, labels)
+        # Before the fakes: ZeRO-3 counts by the latest pass through a layer when it may let go of its weights.
+        real_logits = self._judge_real(real, labels) if self.loss.generator_reads_real else None
         fake_logits = discriminator(images, labels)
         loss = self.loss.generator(fake_logits, real_logits)
         return ObjectiveOutput(loss, {"loss_generator": loss.detach()})
+
+    def _judge_real(self, real: Tensor | None, labels: Tensor | None) -> Tensor:
+        if real is None:
+            raise ValueError(f"GeneratorObjective: real is None; {type(self.loss).__name__} compares with real images")
+        with torch.no_grad():
+            return self._discriminator[0](real, labels)
 
 
 def _check_kind(kind: str) -> None:
