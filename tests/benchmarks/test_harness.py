@@ -245,6 +245,19 @@ def test_rows_are_handed_on_as_they_come_until_the_time_is_over() -> None:
     assert seen == ["a", "b", "a", "b", "c"]
 
 
+def test_a_provider_that_fails_in_the_profiler_has_no_time_and_the_others_do() -> None:
+    calls = iter(range(1, 100))
+
+    def fails_in_its_second_call(x: Tensor) -> Sequence[Tensor]:
+        if next(calls) == 2:
+            raise RuntimeError("out of memory")
+        return (x @ x,)
+
+    fine, bad = measure_case(case(provider("eager", square), provider("bad", fails_in_its_second_call)), TINY)
+    assert fine.time is not None
+    assert (bad.time, bad.refused) == (None, "out of memory")
+
+
 @pytest.mark.parametrize("call", [1, 4])
 def test_a_case_that_fails_says_why_and_the_others_go_on(call: int) -> None:
     """In its first call the yardstick fails, later the clock: neither takes the rows of other cases along."""

@@ -34,6 +34,9 @@ def test_the_gain_is_that_of_images_per_second_over_alternate() -> None:
     found = gain_of_split(policy, launch_bound)
     assert found.times == pytest.approx(11 / 7, rel=0.01)
     assert found.times == pytest.approx(found.alternate_seconds / found.seconds)
+    # Two discriminator updates in a step: 14 passes instead of 7 and 7 and 4 one after the other.
+    twice = gain_of_split(replace(policy, discriminator_updates=2), launch_bound)
+    assert (twice.seconds, twice.alternate_seconds) == pytest.approx((0.14, 0.18), rel=0.01)
     busy = CostModel(parts=parts_from_passes(Part(0, 0.01), Part(0, 0.01)), gradient_bytes=sizes, fabric=FABRIC)
     assert gain_of_split(policy, busy).times == pytest.approx(11 / 14, rel=0.01)
     # Nine images do not divide over two ranks: images per second are compared, not steps.
