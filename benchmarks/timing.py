@@ -27,7 +27,7 @@ class Settings(NamedTuple):
     buffer_factor: float = 2.0
 
 
-QUICK = Settings(min_rounds=5, max_rounds=9, num_warmup_calls=2, seconds_per_provider=0.1, min_sample_seconds=5e-4)
+QUICK = Settings(min_rounds=3, max_rounds=5, num_warmup_calls=1, seconds_per_provider=0.1, min_sample_seconds=5e-4)
 FULL = Settings()
 
 

@@ -22,13 +22,17 @@ from fastgan.train.log import fail, say
 PRESETS = ("digits", "digits-sn", "dcgan-64")
 # What is measured beside presets, by a name of its own: the preset that it starts from, and what is changed.
 VARIANTS = {"digits-sn": ("digits", ("name=digits-sn", "discriminator.spectral_norm=true"))}
-# Enough images to see that it works.
-_QUICK = ("batch_images=8",)
+
+
+def _narrow(channels: int, max_channels: int) -> list[str]:
+    sizes = (f"channels={channels}", f"max_channels={max_channels}")
+    return [f"{network}.{size}" for network in ("generator", "discriminator") for size in sizes]
+
+
+# Enough to see that it works.
+_QUICK = ("batch_images=8", *_narrow(8, 32))
 # A CPU would take a quarter of an hour for what a GPU does in seconds.
-_NARROW = [
-    f"{network}.{key}" for network in ("generator", "discriminator") for key in ("channels=16", "max_channels=128")
-]
-_ON_CPU = {"dcgan-64": ("batch_images=8", *_NARROW)}
+_ON_CPU = {"dcgan-64": ("batch_images=8", *_narrow(16, 128))}
 # Long enough for the allocators to have settled, penalties included.
 _NUM_PERIODS_FOR_MEMORY = 2
 
