@@ -1,8 +1,13 @@
 """What stale weights cost: `python -m benchmarks.split_staleness [--images 64000] [--seeds 2]`.
 
 The built-in digits on two gloo processes, by `alternate` and by `split` in lockstep with weights that are 1, 2, 4 and 8
-steps old, all with the same batch and as many images. The Fréchet distance of what the averaged generator draws, at
-checkpoints along the way. Seeds differ under one policy, too, and that spread is the measure of a difference.
+steps old, and on three processes with weights one step old, all with the same batch and as many images. Recorded is the
+Fréchet distance of what the averaged generator draws, at checkpoints along the way. Seeds differ under one policy, too,
+and that spread is the measure of a difference.
+
+All train with smaller and more steps than the preset's. A game whose players see each other late converges only below a
+step size that falls as 1 / (2 staleness + 1), so learning rates as high as `alternate` bears them would measure just
+that (LOG.md has what other settings gave).
 """
 
 from __future__ import annotations
@@ -33,50 +38,72 @@ from fastgan.train.run_folder import read_config
 from fastgan.train.sample import generate
 from fastgan.train.stats import read_stats
 
-# Steps by which weights lag behind; 0 is alternate.
-STALENESS = (0, 1, 2, 4, 8)
 PICTURE = Path(__file__).parent / "reports" / "split_staleness.png"
-NUM_PROCESSES = 2
 NUM_POINTS = 8
-_COLOURS = ("#4c4c4c", "#4c72b0", "#55a868", "#dd8452", "#c44e52")
+_COLOURS = ("#4c4c4c", "#4c72b0", "#55a868", "#dd8452", "#c44e52", "#8172b3")
+
+
+class Setup(NamedTuple):
+    """staleness: steps by which weights lag behind; 0 is alternate."""
+
+    num_processes: int
+    staleness: int
+
+    @property
+    def label(self) -> str:
+        """As the picture and the lines say it."""
+        if not self.staleness:
+            return "alternate"
+        more = f", {self.num_processes} processes" if self.num_processes > 2 else ""
+        return f"split, {counted(self.staleness, 'step')} old{more}"
+
+
+SETUPS = (Setup(2, 0), Setup(2, 1), Setup(2, 2), Setup(2, 4), Setup(2, 8), Setup(3, 1))
+# For every policy, beside the preset.
+SETTINGS = (
+    "batch_images=8",
+    "objective.loss=hinge",
+    "optimizer.generator.learning_rate=6e-4",
+    "optimizer.discriminator.learning_rate=6e-4",
+)
 
 
 class Curve(NamedTuple):
     """One run: at each checkpoint the images seen and the Fréchet distance; what its ticks say of staleness."""
 
-    policy: str
-    staleness: int
+    setup: Setup
     seed: int
     images_seen: tuple[int, ...]
     frechet_distances: tuple[float, ...]
     measured_staleness: float
 
 
-def overrides_of(staleness: int, seed: int, *, num_images: int) -> list[str]:
-    """What differs from the preset digits: the policy, and checkpoints that all stay."""
+def overrides_of(setup: Setup, seed: int, *, num_images: int) -> list[str]:
+    """What differs from the preset digits: the policy, what all policies need, and checkpoints that all stay."""
     every = max(1, num_images // NUM_POINTS)
-    common = [f"seed={seed}", f"total_images={num_images}", f"checkpoint.every_images={every}"]
+    common = [*SETTINGS, f"seed={seed}", f"total_images={num_images}", f"checkpoint.every_images={every}"]
     common += [f"checkpoint.keep={NUM_POINTS + 2}", "log.tensorboard=off", "precision=fp32", "device=cpu"]
-    if staleness == 0:
+    if setup.staleness == 0:
         # New fakes for the generator's update, as the roles of split have.
         return [*common, "schedule.share_fakes=false"]
-    return [*common, "schedule.policy=split", f"schedule.delay_steps={staleness}", "schedule.force=true"]
+    roles = ["schedule.policy=split", f"schedule.discriminator_ranks={setup.num_processes - 1}"]
+    return [*common, *roles, f"schedule.delay_steps={setup.staleness}", "schedule.force=true"]
 
 
-def train(overrides: Sequence[str], run_dir: Path) -> None:
-    """One run on two processes, in lockstep.
+def train(overrides: Sequence[str], run_dir: Path, *, num_processes: int) -> None:
+    """One run in lockstep.
 
     Raises:
         RuntimeError: if it fails, with the end of what it said.
     """
-    launcher = [sys.executable, "-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={NUM_PROCESSES}"]
+    launcher = [sys.executable, "-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={num_processes}"]
     command = [*launcher, "-m", "fastgan", "train", "digits", *overrides, f"run_dir={run_dir}"]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     if done.returncode:
         raise RuntimeError(f"{' '.join(overrides)} failed: {done.stderr[-1000:]}")
 
 
-def measure(run_dir: Path, judge: Judge, *, staleness: int, seed: int, num_scored: int) -> Curve:
+def measure(run_dir: Path, judge: Judge, *, setup: Setup, seed: int, num_scored: int) -> Curve:
     """Scores what the averaged generator draws at each checkpoint of a run."""
     config = read_config(run_dir)
     images_seen, distances = [], []
@@ -88,8 +115,7 @@ def measure(run_dir: Path, judge: Judge, *, staleness: int, seed: int, num_score
         images_seen.append(checkpoint.schedule.images_seen)
         distances.append(score_images(judge, images, seed=0)["frechet_distance"])
     last = read_stats(run_dir)[-1]
-    policy = config.schedule.policy
-    return Curve(policy, staleness, seed, tuple(images_seen), tuple(distances), last.get("staleness", 0.0))
+    return Curve(setup, seed, tuple(images_seen), tuple(distances), last.get("staleness", 0.0))
 
 
 def draw(curves: Sequence[Curve], path: Path) -> None:
@@ -98,10 +124,8 @@ def draw(curves: Sequence[Curve], path: Path) -> None:
     FigureCanvasAgg(figure)
     axes = figure.subplots()
     for curve in curves:
-        age = counted(curve.staleness, "step")
-        name = f"split, {age} old" if curve.staleness else "alternate"
-        label = name if curve.seed == curves[0].seed else None
-        colour = _COLOURS[STALENESS.index(curve.staleness)]
+        label = curve.setup.label if curve.seed == curves[0].seed else None
+        colour = _COLOURS[SETUPS.index(curve.setup)]
         axes.plot(curve.images_seen, curve.frechet_distances, "o-", color=colour, label=label, linewidth=1, ms=3)
     axes.set(xlabel="images seen", ylabel="Fréchet distance", title="Digits by the age of the weights read")
     axes.set_yscale("log")
@@ -128,18 +152,17 @@ def main() -> int:
     judge = train_judge(load_digits(), seed=0)
     curves = []
     for seed in range(options.seeds):
-        for staleness in STALENESS:
+        for setup in SETUPS:
+            overrides = [*overrides_of(setup, seed, num_images=options.images), *options.set]
             with tempfile.TemporaryDirectory() as folder:
                 run_dir = Path(folder) / "run"
-                train([*overrides_of(staleness, seed, num_images=options.images), *options.set], run_dir)
-                curves.append(measure(run_dir, judge, staleness=staleness, seed=seed, num_scored=options.scored))
-            last = curves[-1]
-            say(f"{last.policy}, {staleness} steps old, seed {seed}: Fréchet distance {last.frechet_distances[-1]:.2f}")
+                train(overrides, run_dir, num_processes=setup.num_processes)
+                curves.append(measure(run_dir, judge, setup=setup, seed=seed, num_scored=options.scored))
+            say(f"{setup.label}, seed {seed}: Fréchet distance {curves[-1].frechet_distances[-1]:.2f}")
     draw(curves, options.picture)
-    base = load_config("digits", overrides=[f"total_images={options.images}", *options.set])
+    base = load_config("digits", overrides=[*SETTINGS, f"total_images={options.images}", *options.set])
     configuration = base.model_dump(mode="json", exclude={"run_dir", "seed", "schedule"})
-    configuration["num_processes"] = NUM_PROCESSES
-    figures = {"runs": [curve._asdict() for curve in curves]}
+    figures = {"runs": [curve._asdict() | {"setup": curve.setup._asdict()} for curve in curves]}
     record = write_record("split_staleness", figures, configuration=configuration, records_dir=options.out)
     say(f"record: {record}, picture: {options.picture}")
     return 0
