@@ -45,10 +45,14 @@ WEIGHT_GRAD_TILES = (
 ELEMENTS = 1024
 
 
-def conv_tile(num_pixels: int, num_channels: int) -> Tile:
+def conv_tile(num_pixels: int, num_channels: int, *, scales_and_adds: bool = False) -> Tile:
     """The tile for M = `num_pixels` of one phase and N = `num_channels` of one group.
 
     The narrowest tile that holds all channels; below a full GPU of 128-pixel tiles, 64 pixels each.
+
+    Args:
+        scales_and_adds: whether the epilogue reads a scale for each image and noise for each pixel. With the addresses
+            of both the widest tile has no registers left, and spills.
     """
     wide, plain, short, narrow, image = CONV_TILES
     if num_channels <= image.n:
@@ -58,7 +62,8 @@ def conv_tile(num_pixels: int, num_channels: int) -> Tile:
     programs = cdiv(num_pixels, plain.m) * cdiv(num_channels, plain.n)
     if programs < NUM_PROGRAMS:
         return short
-    return wide if num_channels >= wide.n and programs >= 2 * NUM_PROGRAMS else plain
+    fills = num_channels >= wide.n and programs >= 2 * NUM_PROGRAMS
+    return wide if fills and not scales_and_adds else plain
 
 
 def weight_grad_tile(num_in_channels: int, num_out_channels: int) -> Tile:

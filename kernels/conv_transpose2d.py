@@ -111,7 +111,8 @@ def conv_transpose2d(
     num_pixels = shape[0] * cdiv(size[0], stride) * cdiv(size[1], stride)
     if num_pixels == 0:
         return finished(out, x)
-    tile = conv_tile(num_pixels * stride**2, weight.shape[1]) if tile is None else tile
+    if tile is None:
+        tile = conv_tile(num_pixels * stride**2, weight.shape[1], scales_and_adds=call.scales_and_adds)
     if prefers_tma(call.x, weight, geometry) if use_tma is None else use_tma:
         launch_tma(call, out, geometry, activation, gate_activation, tile=tile)
     else:

@@ -85,6 +85,11 @@ class Call:
         self.scale, self.noise = scale, noise
         self.bias = None if bias is None else bias.contiguous()
 
+    @property
+    def scales_and_adds(self) -> bool:
+        """Whether the epilogue reads both a scale for each image and noise."""
+        return self.scale is not None and self.noise is not None
+
     def pointers(self, out: Tensor) -> list[Tensor | None]:
         """x, gate, weight, scale, bias, noise, out."""
         return [self.x, self.gate, self.weight, self.scale, self.bias, self.noise, out]

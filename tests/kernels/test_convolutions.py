@@ -136,8 +136,21 @@ def test_any_layout_is_read(linear: Linear, layout: str) -> None:
 
 
 @pytest.mark.parametrize("linear", LINEARS)
+def test_scale_and_noise_together_rule_out_the_widest_tile(monkeypatch: pytest.MonkeyPatch, linear: Linear) -> None:
+    chosen: list[Tile] = []
+    monkeypatch.setattr(f"fastgan.kernels.{linear}._launch", lambda *_, tile, **__: chosen.append(tile))
+    x, weight = torch.empty(32, 256, 64, 64, device="meta"), torch.empty(256, 256, 1, 1, device="meta")
+    scale, noise = torch.empty(32, 256, device="meta"), torch.empty(64, 64, device="meta")
+    rest = (Geometry(), Activation(), Activation())
+    for present in ((scale, None, None), (None, None, noise), (scale, None, noise)):
+        kernels_of(linear)(x, weight, None, *present, *rest)
+    wide, plain = CONV_TILES[:2]
+    assert chosen == [wide, wide, plain]
+
+
+@pytest.mark.parametrize("linear", LINEARS)
 def test_offsets_beyond_int32(linear: Linear) -> None:
-    operands, geometry = make(linear, ((2, 3, 4, 4), 2, 4, 2, 1, 0, 1), torch.float16)
+    operands, geometry = make(linear, ((3, 3, 4, 4), 2, 4, 2, 1, 0, 1), torch.float16)
     operands = operands.without_epilogue._replace(gate=None)
     call = settings(geometry, "triton", "linear")
     expected = convolution_op(linear, operands, call)
