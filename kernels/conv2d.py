@@ -124,5 +124,5 @@ def _launch(
         *call.strides(out, transposed=False),
         *call.numbers(activation, gate_activation),
         STRIDE=geometry.stride, TAPS=weight.shape[2], ACTIVATION=activation.name, GATE=gate_activation.name,
-        **call.constants(tile, num_pixels=num_pixels),
+        **call.pointer_constants(tile, num_pixels=num_pixels),
     )  # fmt: skip

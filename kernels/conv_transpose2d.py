@@ -140,5 +140,5 @@ def _launch(
         *call.strides(out, transposed=True),
         *call.numbers(activation, gate_activation),
         STRIDE=stride, TAPS=weight.shape[2], ACTIVATION=activation.name, GATE=gate_activation.name,
-        **call.constants(tile, num_pixels=num_pixels),
+        **call.pointer_constants(tile, num_pixels=num_pixels),
     )  # fmt: skip

@@ -41,7 +41,7 @@ def cases(architecture: int) -> Cases:
             yield from _weight_gradients(tile, dtype, architecture)
         yield from _elementwise(dtype)
     yield from _noisy_convolutions(architecture)
-    yield from _layers_of_images()
+    yield from _layers_of_other_widths()
     for dtype in ("bf16", "fp32"):
         yield from _spectral_norms(dtype)
         yield from _gradient_penalties(dtype)
@@ -74,19 +74,25 @@ def _noisy_convolutions(architecture: int) -> Cases:
             yield name, functools.partial(conv_transpose2d, *operands, use_tma=use_tma)
 
 
-def _layers_of_images() -> Cases:
-    """Three channels, which the copy engine cannot fetch, to many and back, as gradients with a gate."""
+def _layers_of_other_widths() -> Cases:
+    """To and from the three channels of an image, and a number of channels that is no multiple of 16."""
     from fastgan.kernels.conv2d import conv2d
+    from fastgan.kernels.conv2d_weight_grad import conv2d_weight_grad
     from fastgan.kernels.conv_transpose2d import conv_transpose2d
 
-    weight = _channels_last(CHANNELS, 3, KERNEL, KERNEL, dtype="bf16")
-    few, many = _channels_last(BATCH, 3, PIXELS, PIXELS, dtype="bf16"), _images(PIXELS, "bf16")
-    for name, kernel, x, gate in (
-        ("conv2d from images gated", conv2d, few, Activation("tanh")),
-        ("conv_transpose2d to images gated", conv_transpose2d, many, LEAKY),
+    for name, kernel, (wide, narrow), is_upwards in (
+        ("conv2d gated, 3 to 256 channels", conv2d, (CHANNELS, 3), True),
+        ("conv_transpose2d gated, 256 to 3 channels", conv_transpose2d, (CHANNELS, 3), False),
+        ("conv2d gated, 200 to 200 channels", conv2d, (200, 200), False),
+        ("conv_transpose2d gated, 200 to 200 channels", conv_transpose2d, (200, 200), False),
     ):
-        operands = (x, weight, x, None, None, None, GEOMETRY, Activation(), gate)
+        x = _channels_last(BATCH, narrow if is_upwards else wide, PIXELS, PIXELS, dtype="bf16")
+        weight = _channels_last(wide, narrow, KERNEL, KERNEL, dtype="bf16")
+        operands = (x, weight, x, None, None, None, GEOMETRY, Activation(), Activation("tanh"))
         yield _named(name, "bf16"), functools.partial(kernel, *operands, use_tma=False)
+    x, grad = (_channels_last(BATCH, 200, pixels, pixels, dtype="bf16") for pixels in (PIXELS, PIXELS // 2))
+    name = _named("conv2d_weight_grad, 200 to 200 channels", "bf16")
+    yield name, functools.partial(conv2d_weight_grad, x, grad, (KERNEL, KERNEL), GEOMETRY, use_tma=False)
 
 
 def _weight_gradients(tile: Tile, dtype: str, architecture: int) -> Cases:
