@@ -11,6 +11,11 @@ from typing import NamedTuple
 NUM_PROGRAMS = 264
 
 
+# Triton moves neighbouring numbers together where sizes are multiples of so many. Elsewhere each has an address of its
+# own in registers, and large blocks spill.
+TOGETHER = 16
+
+
 class Tile(NamedTuple):
     """One configuration: block sizes in elements (K for 2-byte numbers), warps and pipeline stages."""
 
@@ -45,10 +50,14 @@ WEIGHT_GRAD_TILES = (
 ELEMENTS = 1024
 
 
-def conv_tile(num_pixels: int, num_channels: int) -> Tile:
+def conv_tile(num_pixels: int, num_channels: int, *, scales_and_adds: bool = False) -> Tile:
     """The tile for M = `num_pixels` of one phase and N = `num_channels` of one group.
 
-    The narrowest tile that holds all channels; below a full GPU of 128-pixel tiles, 64 pixels each.
+    The narrowest tile that holds all channels; below a full GPU of 128-pixel tiles, 64 pixels each. The widest one only
+    where the addresses of results, of scales for each image and of noise leave it registers.
+
+    Args:
+        scales_and_adds: whether the epilogue reads a scale for each image and noise for each pixel.
     """
     wide, plain, short, narrow, image = CONV_TILES
     if num_channels <= image.n:
@@ -58,7 +67,9 @@ def conv_tile(num_pixels: int, num_channels: int) -> Tile:
     programs = cdiv(num_pixels, plain.m) * cdiv(num_channels, plain.n)
     if programs < NUM_PROGRAMS:
         return short
-    return wide if num_channels >= wide.n and programs >= 2 * NUM_PROGRAMS else plain
+    fills = num_channels >= wide.n and programs >= 2 * NUM_PROGRAMS
+    has_registers = num_channels % TOGETHER == 0 and not scales_and_adds
+    return wide if fills and has_registers else plain
 
 
 def weight_grad_tile(num_in_channels: int, num_out_channels: int) -> Tile:
@@ -68,7 +79,7 @@ def weight_grad_tile(num_in_channels: int, num_out_channels: int) -> Tile:
         return few_in
     if num_out_channels <= few_out.n:
         return few_out
-    return wide if num_in_channels >= wide.m else plain
+    return wide if num_in_channels >= wide.m and num_in_channels % TOGETHER == 0 else plain
 
 
 def num_splits(num_tiles: int, num_pixels: int, tile: Tile) -> int:

@@ -95,7 +95,8 @@ def conv2d(
     num_pixels = shape[0] * size[0] * size[1]
     if num_pixels == 0:
         return finished(out, x)
-    tile = conv_tile(num_pixels, weight.shape[0] // geometry.groups) if tile is None else tile
+    if tile is None:
+        tile = conv_tile(num_pixels, weight.shape[0] // geometry.groups, scales_and_adds=call.scales_and_adds)
     if prefers_tma(call.x, geometry, tile.block_k(x.element_size())) if use_tma is None else use_tma:
         launch_tma(call, out, geometry, activation, gate_activation, tile=tile)
     else:
@@ -123,5 +124,5 @@ def _launch(
         *call.strides(out, transposed=False),
         *call.numbers(activation, gate_activation),
         STRIDE=geometry.stride, TAPS=weight.shape[2], ACTIVATION=activation.name, GATE=gate_activation.name,
-        **call.constants(tile, num_pixels=num_pixels),
+        **call.pointer_constants(tile, num_pixels=num_pixels),
     )  # fmt: skip

@@ -97,7 +97,7 @@ def launch_tma(
     stride, (num_images, num_out, *size) = geometry.stride, out.shape
     box = box_of(tile.m, *size)
     boxes = cdiv(num_images, box[0]) * cdiv(size[0], box[1]) * cdiv(size[1], box[2])
-    constants = call.constants(tile, num_pixels=0)
+    constants = call.constants(tile)
     block_k = constants["BLOCK_K"]
     conv2d_tma_kernel[(boxes * cdiv(num_out, tile.n),)](
         image_descriptor(call.x, box, block_k, stride=stride),
@@ -109,5 +109,5 @@ def launch_tma(
         *call.numbers(activation, gate_activation),
         STRIDE=stride, TAPS=call.weight.shape[2], ACTIVATION=activation.name, GATE=gate_activation.name,
         BOX_N=box[0], BOX_Y=box[1], BOX_X=box[2],
-        **{name: value for name, value in constants.items() if name not in ("BLOCK_M", "WIDE")},
+        **constants,
     )  # fmt: skip

@@ -111,7 +111,8 @@ def conv_transpose2d(
     num_pixels = shape[0] * cdiv(size[0], stride) * cdiv(size[1], stride)
     if num_pixels == 0:
         return finished(out, x)
-    tile = conv_tile(num_pixels * stride**2, weight.shape[1]) if tile is None else tile
+    if tile is None:
+        tile = conv_tile(num_pixels * stride**2, weight.shape[1], scales_and_adds=call.scales_and_adds)
     if prefers_tma(call.x, weight, geometry) if use_tma is None else use_tma:
         launch_tma(call, out, geometry, activation, gate_activation, tile=tile)
     else:
@@ -139,5 +140,5 @@ def _launch(
         *call.strides(out, transposed=True),
         *call.numbers(activation, gate_activation),
         STRIDE=stride, TAPS=weight.shape[2], ACTIVATION=activation.name, GATE=gate_activation.name,
-        **call.constants(tile, num_pixels=num_pixels),
+        **call.pointer_constants(tile, num_pixels=num_pixels),
     )  # fmt: skip

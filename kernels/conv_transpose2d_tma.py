@@ -105,7 +105,7 @@ def launch_tma(
     rows, columns = cdiv(size[0], stride), cdiv(size[1], stride)
     box = box_of(tile.m, rows, columns)
     boxes = cdiv(num_images, box[0]) * cdiv(rows, box[1]) * cdiv(columns, box[2])
-    constants = call.constants(tile, num_pixels=0)
+    constants = call.constants(tile)
     block_k = constants["BLOCK_K"]
     conv_transpose2d_tma_kernel[boxes * cdiv(num_out, tile.n), stride**2](
         image_descriptor(call.x, box, block_k),
@@ -117,5 +117,5 @@ def launch_tma(
         *call.numbers(activation, gate_activation),
         STRIDE=stride, TAPS=call.weight.shape[2], ACTIVATION=activation.name, GATE=gate_activation.name,
         BOX_N=box[0], BOX_Y=box[1], BOX_X=box[2],
-        **{name: value for name, value in constants.items() if name not in ("BLOCK_M", "WIDE")},
+        **constants,
     )  # fmt: skip

@@ -55,7 +55,7 @@ def slope(saved, gain, clamp, ACTIVATION: tl.constexpr):
         value = gain * gate * (1.0 + saved * (1.0 - gate))
         y = gain * saved * gate
     else:
-        value = saved * 0.0 + gain
+        value = tl.zeros_like(saved) + gain
     if clamp is not None:
         value = tl.where(tl.abs(y) >= clamp, 0.0, value)
     return value

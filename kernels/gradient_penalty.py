@@ -34,7 +34,7 @@ def penalties_kernel(
     i = tl.arange(0, BLOCK)
     square = tl.sum(tl.load(sums_ptr + sample.to(tl.int64) * num_blocks + i, mask=i < num_blocks, other=0.0), axis=0)
     penalty = square
-    factor = square * 0.0 + 2.0
+    factor = tl.zeros_like(square) + 2.0
     if HAS_CENTER:
         norm = tl.sqrt(square)
         excess = norm - center

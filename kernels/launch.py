@@ -9,13 +9,16 @@ import torch
 import triton
 from torch import Tensor
 
-from fastgan.kernels.configs import Tile
+from fastgan.kernels.configs import TOGETHER, Tile
 from fastgan.kernels.spec import Activation, saved_clamp
 
 # Whether kernels run in Triton's interpreter, on CPU tensors: decided when Triton's decorators run, at import.
 INTERPRETED: bool = triton.knobs.runtime.interpret
 
 INT32_MAX = 2**31 - 1
+
+# The fewest products in a sum that tensor cores form.
+MIN_BLOCK_K = 16
 
 # The most that a thread can have. Without a bound, ptxas spills a few registers to fit more programs onto a GPU core.
 MAX_REGISTERS = 255
@@ -85,6 +88,11 @@ class Call:
         self.scale, self.noise = scale, noise
         self.bias = None if bias is None else bias.contiguous()
 
+    @property
+    def scales_and_adds(self) -> bool:
+        """Whether the epilogue reads both a scale for each image and noise."""
+        return self.scale is not None and self.noise is not None
+
     def pointers(self, out: Tensor) -> list[Tensor | None]:
         """x, gate, weight, scale, bias, noise, out."""
         return [self.x, self.gate, self.weight, self.scale, self.bias, self.noise, out]
@@ -102,16 +110,21 @@ class Call:
         gate_clamp = saved_clamp(gate_activation, self.x.dtype)
         return [activation.gain, activation.clamp, gate_activation.gain, gate_clamp]
 
-    def constants(self, tile: Tile, *, num_pixels: int) -> dict[str, Any]:
-        """The tile and what else is fixed at compilation, by name."""
+    def constants(self, tile: Tile) -> dict[str, Any]:
+        """The tile and what else is fixed at compilation, by name; pixels are the kernels' own matter."""
         return {
-            "BLOCK_M": tile.m,
             "BLOCK_N": tile.n,
             "BLOCK_K": tile.block_k(self.x.element_size()),
             "num_warps": tile.num_warps,
             "num_stages": tile.num_stages,
             "maxnreg": MAX_REGISTERS,
-            "WIDE": num_pixels + tile.m > INT32_MAX,
             "UPCAST": upcasts(self.x),
             "PRECISION": input_precision(self.x),
         }
+
+    def pointer_constants(self, tile: Tile, *, num_pixels: int) -> dict[str, Any]:
+        """`constants` of a kernel that addresses single pixels, and single channels unless they come together."""
+        constants = self.constants(tile)
+        if self.x.shape[1] % TOGETHER:
+            constants["BLOCK_K"] = MIN_BLOCK_K
+        return constants | {"BLOCK_M": tile.m, "WIDE": num_pixels + tile.m > INT32_MAX}

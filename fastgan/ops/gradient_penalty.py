@@ -50,7 +50,7 @@ def interpolate(real: Tensor, fake: Tensor, weights: Tensor, *, impl: str = "aut
 
     Args:
         real, fake: [N, C, H, W], same shape, dtype and device.
-        weights: [N], in [0, 1].
+        weights: [N], in [0, 1], on the device of `real`.
         impl: auto, native, triton or reference; the kernels are for images that need no gradient.
     Raises:
         ValueError, TypeError: naming the argument, its value and the rule.
@@ -61,6 +61,9 @@ def interpolate(real: Tensor, fake: Tensor, weights: Tensor, *, impl: str = "aut
         raise ValueError(f"interpolate: got {got}; real and fake must be equal in shape and weights be [N]")
     if real.dtype != fake.dtype or not real.is_floating_point():
         raise TypeError(f"interpolate: got dtypes {real.dtype} and {fake.dtype}; they must be equal, floating point")
+    if not real.device == fake.device == weights.device:
+        got = f"real on {real.device}, fake on {fake.device}, weights on {weights.device}"
+        raise ValueError(f"interpolate: got {got}; they must be on one device")
     chosen = choose_native("interpolate", impl, real)
     needs_graph = torch.is_grad_enabled() and any(t.requires_grad for t in (real, fake, weights))
     if chosen == "reference" or needs_graph or real.numel() == 0:

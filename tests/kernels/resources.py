@@ -1,7 +1,11 @@
-"""Compiles kernels for GPUs that are not there, and reads what they need from the machine code.
+"""Compiles kernels for GPUs that are not there, and reads what they need.
 
 The kernels' own host functions run on CPU tensors, with the launch replaced by a compilation for a target, so that what
 is compiled is exactly what would be launched: same types, same specialisations, same configuration.
+
+Registers and stack come from the machine code; a register that is spilled lies on the stack. The instructions are read
+in PTX, which is translated one by one (mma.sync to HMMA, wgmma to HGMMA, tcgen05.mma to UTCHMMA): disassembling takes
+as long as compiling.
 """
 
 import re
@@ -17,10 +21,9 @@ from triton.backends.compiler import GPUTarget
 from triton.compiler import ASTSource, make_backend
 from triton.runtime.jit import JITFunction, create_function_from_signature
 
-ARCHITECTURES = (80, 90, 100)
-TENSOR_CORES = re.compile(r"\b(HMMA|HGMMA|UTC\w*MMA)\b")
-LOCAL_MEMORY = re.compile(r"\b(STL|LDL)\b")
-TMA = re.compile(r"\bUTMALDG\b")
+TENSOR_CORES = re.compile(r"\b(mma\.sync|wgmma\.mma_async|tcgen05\.mma)\b")
+TENSOR_COPY = "cp.async.bulk.tensor"
+USAGE = re.compile(r"REG:(\d+) STACK:(\d+) .*LOCAL:(\d+)")
 
 Resources = dict[str, Any]
 
@@ -55,21 +58,19 @@ def _compiling(architecture: int, compiled: dict[str, Any]) -> Iterator[None]:
 
 
 def _read(kernel: Any) -> Resources:
+    cuobjdump = Path(triton.__file__).parent / "backends/nvidia/bin/cuobjdump"
     with tempfile.NamedTemporaryFile(suffix=".cubin") as file:
         file.write(kernel.asm["cubin"])
         file.flush()
-        usage, code = _cuobjdump("--dump-resource-usage", file.name), _cuobjdump("-sass", file.name)
-    registers = re.search(r"REG:(\d+)", usage)
-    assert registers is not None, usage
+        command = [cuobjdump, "--dump-resource-usage", file.name]
+        report = subprocess.run(command, capture_output=True, text=True, check=True).stdout
+    usage, ptx = USAGE.search(report), kernel.asm["ptx"]
+    assert usage is not None, report
+    registers, stack, local = map(int, usage.groups())
     return {
-        "registers": int(registers[1]),
+        "registers": registers,
         "shared_bytes": kernel.metadata.shared,
-        "spills": len(LOCAL_MEMORY.findall(code)),
-        "tensor_cores": sorted(set(TENSOR_CORES.findall(code))),
-        "tma": bool(TMA.search(code)),
+        "stack_bytes": stack + local,
+        "tensor_cores": sorted(set(TENSOR_CORES.findall(ptx))),
+        "tma": TENSOR_COPY in ptx,
     }
-
-
-def _cuobjdump(*arguments: str) -> str:
-    tool = Path(triton.__file__).parent / "backends/nvidia/bin/cuobjdump"
-    return subprocess.run([tool, *arguments], capture_output=True, text=True, check=True).stdout

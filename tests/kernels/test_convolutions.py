@@ -1,7 +1,8 @@
 """The convolution kernels in Triton's interpreter, or on a GPU, against the reference in float64."""
 
+import importlib
 import itertools
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import pytest
 import torch
@@ -11,7 +12,6 @@ from torch import Tensor
 
 from fastgan.kernels.configs import CONV_TILES, Tile
 from fastgan.kernels.implicit_gemm import locate
-from fastgan.kernels.launch import Call
 from fastgan.kernels.spec import ACTIVATIONS, Activation, Geometry
 from fastgan.ops import no_weight_gradients
 from fastgan.ops.convolution import Linear, Operands, Settings, convolution_op, output_shape
@@ -136,8 +136,21 @@ def test_any_layout_is_read(linear: Linear, layout: str) -> None:
 
 
 @pytest.mark.parametrize("linear", LINEARS)
+def test_many_addresses_rule_out_the_widest_tile(monkeypatch: pytest.MonkeyPatch, linear: Linear) -> None:
+    chosen: list[Tile] = []
+    monkeypatch.setattr(f"fastgan.kernels.{linear}._launch", lambda *_, tile, **__: chosen.append(tile))
+    scale, noise = torch.empty(32, 256, device="meta"), torch.empty(64, 64, device="meta")
+    rest = (Geometry(), Activation(), Activation())
+    for channels, *epilogue in ((256, scale, None), (256, None, noise), (256, scale, noise), (200, None, None)):
+        x, weight = (torch.empty(*size, device="meta") for size in ((32, channels, 64, 64), (channels, channels, 1, 1)))
+        kernels_of(linear)(x, weight, None, epilogue[0], None, epilogue[1], *rest)
+    wide, plain = CONV_TILES[:2]
+    assert chosen == [wide, wide, plain, plain]
+
+
+@pytest.mark.parametrize("linear", LINEARS)
 def test_offsets_beyond_int32(linear: Linear) -> None:
-    operands, geometry = make(linear, ((2, 3, 4, 4), 2, 4, 2, 1, 0, 1), torch.float16)
+    operands, geometry = make(linear, ((3, 3, 4, 4), 2, 4, 2, 1, 0, 1), torch.float16)
     operands = operands.without_epilogue._replace(gate=None)
     call = settings(geometry, "triton", "linear")
     expected = convolution_op(linear, operands, call)
@@ -159,7 +172,7 @@ def locate_kernel(  # type: ignore[no-untyped-def]  # noqa: PLR0917
 
 
 def test_pixels_beyond_int32() -> None:
-    """The pixels around number 2^31 of a batch too large to be there, and that host functions ask for such numbers."""
+    """The pixels around number 2^31 of a batch that is too large to be there."""
     columns, rows, first = 1000, 999, 2**31 - 8
     out = torch.zeros(16, 4, dtype=torch.int64, device=DEVICE)
     locate_kernel[(1,)](out, first // 16 + 1, 2150, rows, columns, BLOCK_M=16, WIDE=True)
@@ -169,11 +182,39 @@ def test_pixels_beyond_int32() -> None:
         for p in range(first, first + 16)
     ]
     assert out.tolist() == [list(map(int, row)) for row in expected]
-    call = Call(randn(1, 1, 1, 1, seed=0), randn(1, 1, 1, 1, seed=0), None, None, None, None)
-    for num_pixels in (2**31 - CONV_TILES[0].m, 2**31 - CONV_TILES[0].m - 1):
-        assert call.constants(CONV_TILES[0], num_pixels=num_pixels)["WIDE"] == (
-            num_pixels + CONV_TILES[0].m > 2**31 - 1
-        )
+
+
+class Launched:
+    """Stands for a kernel that is not to run, and keeps whether it was asked for numbers beyond int32."""
+
+    def __init__(self) -> None:
+        self.wide: list[bool] = []
+
+    def __getitem__(self, grid: object) -> Callable[..., None]:
+        return lambda *_, **constants: self.wide.append(constants["WIDE"])
+
+
+CALLS: dict[str, Callable[[Callable[..., Tensor], Tensor], object]] = {
+    "bias_act.bias_act": lambda call, x: call(x, None, None, None, Activation()),
+    "bias_act.bias_act_grad": lambda call, x: call(x, x, Activation()),
+    "conv2d.conv2d": lambda call, x: call(x, x[:1], *[None] * 4, Geometry(), Activation(), Activation()),
+    "conv_transpose2d.conv_transpose2d": lambda call, x: call(
+        x, x[:1], *[None] * 4, Geometry(2), Activation(), Activation()
+    ),
+    "conv2d_weight_grad.conv2d_weight_grad": lambda call, x: call(x, x, (1, 1), Geometry()),
+}
+
+
+@pytest.mark.parametrize("name", CALLS)
+def test_a_launch_that_overruns_int32_is_wide(monkeypatch: pytest.MonkeyPatch, name: str) -> None:
+    module, function = name.split(".")
+    launched, kernel = Launched(), "partial_sums" if function == "conv2d_weight_grad" else function
+    monkeypatch.setattr(f"fastgan.kernels.{module}.{kernel}_kernel", launched)
+    monkeypatch.setattr("fastgan.kernels.conv2d_weight_grad._add_parts", lambda parts, *_: parts)
+    call = getattr(importlib.import_module(f"fastgan.kernels.{module}"), function)
+    for num_pixels in (2**30, 2**31 - 2):
+        CALLS[name](call, torch.empty(num_pixels, 1, 1, 1, device="meta"))
+    assert launched.wide == [False, True]
 
 
 @pytest.mark.parametrize("linear", LINEARS)

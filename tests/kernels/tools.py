@@ -65,9 +65,12 @@ LAYOUTS = ("contiguous", "spread", "spread channels_last", "one for all")
 
 
 def far_apart(x: Tensor) -> Tensor:
-    """The two images of `x`, more than 2^31 numbers apart; only the pages that are touched take memory."""
-    far = 2**31 + 64
-    memory = torch.empty(far + x[0].numel(), dtype=x.dtype, device=x.device)
+    """The three images of `x`, each more than 2^30 numbers behind the one before, which are steps that fit into int32.
+
+    Only the pages that are touched take memory.
+    """
+    far = 2**30 + 64
+    memory = torch.empty(2 * far + x[0].numel(), dtype=x.dtype, device=x.device)
     return memory.as_strided(x.shape, (far, *x.stride()[1:])).copy_(x)
 
 

@@ -111,6 +111,14 @@ def test_gradient_penalty(impl: str, dtype: torch.dtype, size: int, center: floa
     torch.testing.assert_close(rows.grad.double(), exact.grad, rtol=tolerance, atol=tolerance)
 
 
+def test_a_gradient_that_is_not_finite_spoils_no_other_number(impl: str) -> None:
+    rows = torch.tensor([[torch.inf, 1.0], [torch.nan, 1.0], [0.0, 3.0]], device=DEVICE).requires_grad_()
+    got, expected = (gradient_penalty(rows, impl=name) for name in (impl, "reference"))
+    torch.testing.assert_close(got, expected, equal_nan=True)
+    pair = (torch.autograd.grad(penalty.sum(), rows)[0] for penalty in (got, expected))
+    torch.testing.assert_close(*pair, equal_nan=True)
+
+
 @pytest.mark.parametrize("dtype", DTYPES)
 @pytest.mark.parametrize("memory_format", [torch.contiguous_format, torch.channels_last])
 def test_interpolate(impl: str, dtype: torch.dtype, memory_format: torch.memory_format) -> None:

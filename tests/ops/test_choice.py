@@ -1,6 +1,8 @@
 """Which implementation runs: forced, refused with the reason, measured once and remembered."""
 
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
 import torch
@@ -8,7 +10,7 @@ import torch
 from fastgan.errors import ImplementationError
 from fastgan.kernels.spec import Activation
 from fastgan.ops import conv2d, conv_transpose2d, implementations, measured
-from fastgan.ops.choice import KERNEL_OPS, unavailable
+from fastgan.ops.choice import KERNEL_OPS, Case, choose, unavailable
 from fastgan.ops.shape_class import MAX_GROUPS, convolution_case
 
 CPU = torch.device("cpu")
@@ -112,6 +114,30 @@ def test_kernels_refuse_forward_mode_which_the_reference_has() -> None:
         torch.testing.assert_close(got, op(tangent, weight))
         with pytest.raises(ImplementationError, match="forward-mode differentiation; the kernels have backward"):
             torch.func.jvp(lambda x, op=op: op(x, weight, impl="triton"), (x,), (tangent,))
+
+
+def test_auto_measures_training_and_inference_once_each(monkeypatch: pytest.MonkeyPatch) -> None:
+    known: dict[measured.Key, str] = {}
+    is_capturing = True
+    monkeypatch.setattr(torch.cuda, "get_device_name", lambda *_: "A GPU")
+    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda *_: (9, 0))
+    monkeypatch.setattr(torch.cuda, "is_current_stream_capturing", lambda: is_capturing)
+    monkeypatch.setattr(measured, "lookup", known.get)
+    monkeypatch.setattr(measured, "measure_and_store", lambda key, *_: known.setdefault(key, "triton"))
+    x: Any = SimpleNamespace(device=torch.device("cuda:0"), numel=lambda: 1, requires_grad=True)
+    case = Case("conv2d", (x,), lambda: None, lambda: "shape")
+
+    assert choose(case, "auto", torch.zeros) == "reference"  # nothing is timed in a CUDA graph
+    assert known == {}
+    is_capturing = False
+    for _ in range(2):
+        assert choose(case, "auto", torch.zeros) == "triton"
+    with torch.no_grad():
+        choose(case, "auto", torch.zeros)
+    assert [key.shape_class for key in known] == ["shape forward+backward", "shape forward"]
+    known[next(iter(known))], is_capturing = "cudnn_fused", True
+    assert choose(case, "auto", torch.zeros) == "cudnn_fused"
+    assert choose(case._replace(limit=lambda: "too large"), "auto", torch.zeros) == "reference"
 
 
 def test_doctor_says_why_there_is_only_the_reference() -> None:

@@ -90,6 +90,8 @@ def test_interpolate() -> None:
         interpolate(real, fake, torch.tensor([0.5]))
     with pytest.raises(TypeError, match=r"got dtypes torch.float32 and torch.float64; they must be equal"):
         interpolate(real, fake.double(), torch.tensor([0.5, 0.5]))
+    with pytest.raises(ValueError, match="real on cpu, fake on cpu, weights on meta; they must be on one device"):
+        interpolate(real, fake, torch.empty(2, device="meta"))
 
 
 @pytest.mark.parametrize("impl", ["native", "triton"])

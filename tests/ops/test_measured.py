@@ -92,6 +92,20 @@ def test_a_cache_of_other_versions_is_not_read(cache: Path) -> None:
     assert measured.lookup(KEY) is None
 
 
+def test_the_packages_table_serves_until_this_machine_has_measured(
+    cache: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A table is read whatever the versions are; what was measured here goes before it."""
+    entries = {KEY.op: {KEY.shape_class: {"implementation": "cudnn_fused", "milliseconds": {}, "excluded": {}}}}
+    (tmp_path / cache.name).write_text(json.dumps({"gpu": KEY.gpu, "versions": {"torch": "0"}, "entries": entries}))
+    monkeypatch.setattr(measured, "TABLES", tmp_path)
+    assert measured.lookup(KEY) == "cudnn_fused"
+    run, timer, _ = make("triton")
+    measured.measure_and_store(KEY, run, (), timer)
+    measured._entries.cache_clear()
+    assert measured.lookup(KEY) == "triton"
+
+
 VERSIONS = json.dumps(measured._versions())
 DAMAGES = ["", "{", "[]", '{"versions": 3}']
 DAMAGES += [
