@@ -12,6 +12,7 @@ from torch.nn.parallel import DistributedDataParallel
 
 from fastgan.parallel import ddp, fsdp2
 from fastgan.parallel.flat import FlatEngine
+from fastgan.parallel.sums import Sums
 from fastgan.train import step
 from tests.parallel import toy
 from tests.parallel.toy import Case
@@ -72,7 +73,7 @@ def no_reshard(case: Case) -> Any:
     with (
         mock.patch.object(fsdp2.Fsdp2Engine, "step", unresharded),
         mock.patch.object(fsdp2.Fsdp2Engine, "gathered", lambda self: nullcontext(self._sharded.unshard())),
-        mock.patch.object(fsdp2.Fsdp2Engine, "gradient_norm", return_value=0.0),
+        mock.patch.object(fsdp2.Fsdp2Engine, "gradient_norm", return_value=torch.zeros(())),
     ):
         return toy.trained(case)
 
@@ -83,7 +84,16 @@ def graph_from_before_the_wrapped_forward(case: Case) -> Any:
 
 
 def skipped_reduction(case: Case) -> Any:
-    with mock.patch.object(FlatEngine, "_start_sums", return_value=None):
+    """Each rank goes on with its own gradient, in one bucket of several."""
+
+    def start(self: Any, values: torch.Tensor) -> None:
+        nonlocal num_buckets
+        num_buckets += 1
+        if num_buckets % 2:
+            ordinary(self, values)
+
+    num_buckets, ordinary = 0, Sums.start
+    with mock.patch.object(Sums, "start", start):
         return toy.trained(case)
 
 
@@ -94,6 +104,18 @@ def noise_by_rank(case: Case) -> Any:
 
     ordinary = step.TrainStep.__init__
     with mock.patch.object(step.TrainStep, "__init__", local):
+        return toy.trained(case)
+
+
+def power_iterations_by_rank(case: Case) -> Any:
+    """The vectors of spectral norm drift apart between the ranks."""
+
+    def more(self: Any, *args: Any, **kwargs: Any) -> None:
+        for _ in range(1 + dist.get_rank()):
+            ordinary(self, *args, **kwargs)
+
+    ordinary = step.TrainStep._step_spectral_norm
+    with mock.patch.object(step.TrainStep, "_step_spectral_norm", more):
         return toy.trained(case)
 
 
@@ -108,7 +130,10 @@ PLANTED: dict[Callable[[Case], Any], tuple[str, int]] = {
     graph_from_before_the_wrapped_forward: ("fsdp2", 0),
     skipped_reduction: ("flat", 0),
     noise_by_rank: ("ddp", 0),
+    power_iterations_by_rank: ("ddp", 0),
 }
+# Those that are not silent here: what torch says. All others train on, and only the comparison sees them.
+REFUSED = {static_graph: "expect_autograd_hooks_"}
 
 
 def compressed(case: Case) -> Any:
