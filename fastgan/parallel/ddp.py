@@ -9,6 +9,7 @@ import torch.distributed as torch_dist
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
+from fastgan.dist import subgroup
 from fastgan.parallel.engine import Output
 from fastgan.parallel.sums import SummingEngine, Sums
 
@@ -22,6 +23,7 @@ class DdpEngine(SummingEngine):
         communication_dtype: in which gradients are sent and averaged; None for their own.
         overlap: the averages may still be under way after the backward pass, until the gradient is needed.
         group: the ranks that train the network together, from `fastgan.dist.subgroup`; None for all.
+        timeout_seconds: longest wait for another rank, in a group that the engine has to make itself.
     """
 
     def __init__(
@@ -29,15 +31,15 @@ class DdpEngine(SummingEngine):
         objective: nn.Module,
         *,
         optimizer: torch.optim.Optimizer,
+        timeout_seconds: float,
         communication_dtype: torch.dtype | None = None,
         overlap: bool = False,
         group: torch_dist.ProcessGroup | None = None,
     ) -> None:
         super().__init__(objective, optimizer=optimizer, communication_dtype=communication_dtype, group=group)
         options: dict[str, Any] = {"gradient_as_bucket_view": True, **_no_buffer_sync()}
-        self._wrapped = DistributedDataParallel(
-            objective, process_group=_group() if group is None else group, **options
-        )
+        reducing = _default_group(timeout_seconds) if group is None else group
+        self._wrapped = DistributedDataParallel(objective, process_group=reducing, **options)
         self._overlap = overlap
         if overlap or communication_dtype is not None:
             self._wrapped.register_comm_hook(self._sums, _start_mean)
@@ -57,18 +59,12 @@ class DdpEngine(SummingEngine):
             self.wait()
 
 
-def _group() -> torch_dist.ProcessGroup | None:
+def _default_group(timeout_seconds: float) -> torch_dist.ProcessGroup | None:
     """None, the default group; under TORCH_DISTRIBUTED_DEBUG=DETAIL one without its checks, which crash DDP (2.13)."""
     debug: Any = torch_dist  # These names are public, but not in torch's types.
-    level = debug.get_debug_level()
-    if level != debug.DebugLevel.DETAIL:
+    if debug.get_debug_level() != debug.DebugLevel.DETAIL:
         return None
-    debug.set_debug_level(debug.DebugLevel.OFF)
-    try:
-        group: torch_dist.ProcessGroup = torch_dist.new_group()
-        return group
-    finally:
-        debug.set_debug_level(level)
+    return subgroup(range(torch_dist.get_world_size()), timeout_seconds=timeout_seconds)
 
 
 def _no_buffer_sync() -> dict[str, bool]:

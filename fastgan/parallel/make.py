@@ -1,6 +1,7 @@
 """From a choice to an engine."""
 
 from collections.abc import Mapping
+from functools import partial
 from typing import Any
 
 import torch
@@ -18,6 +19,7 @@ def make_engine(
     *,
     make_optimizer: MakeOptimizer,
     device: torch.device,
+    timeout_seconds: float,
     communication_dtype: torch.dtype | None = None,
     overlap: bool = False,
     group: torch_dist.ProcessGroup | None = None,
@@ -27,9 +29,8 @@ def make_engine(
 
     Args:
         make_optimizer: builds the optimizer over the objective's parameters, sharded or not.
-        communication_dtype: of `flat` and `ddp`: in which gradients are sent.
-        overlap: of `flat` and `ddp`: communicate while other things are computed.
-        group: of `flat` and `ddp`: the ranks that train this network; None for all.
+        timeout_seconds: longest wait for another rank, also in process groups that an engine makes itself.
+        communication_dtype, overlap, group: of `flat` and `ddp`; `DdpEngine` says what they are.
         deepspeed: settings from `zero_config.deepspeed_settings`, for `deepspeed`.
     """
     # Only the engine that is used is imported: torch without distributed support can still train alone.
@@ -39,15 +40,15 @@ def make_engine(
         from fastgan.parallel.ddp import DdpEngine
         from fastgan.parallel.flat import FlatEngine
 
-        kind = FlatEngine if choice.kind == "flat" else DdpEngine
+        kind = FlatEngine if choice.kind == "flat" else partial(DdpEngine, timeout_seconds=timeout_seconds)
         options: dict[str, Any] = {"communication_dtype": communication_dtype, "overlap": overlap, "group": group}
         return kind(objective, optimizer=make_optimizer(objective), **options)
     if choice.kind == "fsdp2":
         from fastgan.parallel.fsdp2 import Fsdp2Engine
 
         return Fsdp2Engine(objective, make_optimizer=make_optimizer, device=device)
-    assert choice.kind == "deepspeed"
-    assert deepspeed is not None
     from fastgan.parallel.zero import ZeroEngine
 
-    return ZeroEngine(objective, make_optimizer=make_optimizer, settings=deepspeed, device=device)
+    assert deepspeed is not None
+    options = {"settings": deepspeed, "device": device, "timeout_seconds": timeout_seconds}
+    return ZeroEngine(objective, make_optimizer=make_optimizer, **options)

@@ -8,6 +8,7 @@ import logging
 import os
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from datetime import timedelta
 from fractions import Fraction
 from typing import Any
 
@@ -31,12 +32,19 @@ class ZeroEngine:
         make_optimizer: builds a torch optimizer over the objective's parameters.
         settings: DeepSpeed's configuration, from `zero_config.deepspeed_settings`.
         device: where the parameters are.
+        timeout_seconds: longest wait for another rank, also in the process groups that DeepSpeed makes.
     Raises:
         ConfigError: if deepspeed is not installed.
     """
 
     def __init__(
-        self, objective: nn.Module, *, make_optimizer: MakeOptimizer, settings: Mapping[str, Any], device: torch.device
+        self,
+        objective: nn.Module,
+        *,
+        make_optimizer: MakeOptimizer,
+        settings: Mapping[str, Any],
+        device: torch.device,
+        timeout_seconds: float,
     ) -> None:
         deepspeed = import_deepspeed(device)
         self.objective = objective
@@ -46,6 +54,7 @@ class ZeroEngine:
         self._num_ranks = torch.distributed.get_world_size()
         # ZeRO flattens parameters, which must be contiguous for that.
         objective.to(memory_format=torch.contiguous_format)  # type: ignore[call-overload]
+        _make_group(deepspeed.utils.groups, timeout_seconds=timeout_seconds)
         self._engine, self._optimizer, _, _ = deepspeed.initialize(
             model=objective, optimizer=make_optimizer(objective), config=dict(settings), dist_init_required=False
         )
@@ -134,6 +143,12 @@ def _overflowing(optimizer: Any, *, stage: int) -> Iterator[None]:
     finally:
         optimizer.check_grad_overflow = ordinary
         delattr(optimizer, name)
+
+
+def _make_group(groups: Any, *, timeout_seconds: float) -> None:
+    """The copy of the group of all ranks that DeepSpeed would make, with torch's timeout of half an hour."""
+    if groups._WORLD_GROUP is None:
+        groups._WORLD_GROUP = torch.distributed.new_group(timeout=timedelta(seconds=timeout_seconds))
 
 
 def import_deepspeed(device: torch.device) -> Any:

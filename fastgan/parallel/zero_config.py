@@ -7,34 +7,32 @@ from typing import Any
 
 from fastgan.errors import ConfigError
 
-# Keys of a user's JSON that change speed, memory or reports only.
-_FREE = frozenset(
-    {
-        "comms_logger",
-        "dump_state",
-        "flops_profiler",
-        "memory_breakdown",
-        "steps_per_print",
-        "timers",
-        "wall_clock_breakdown",
-    }
-)
-_FREE_ZERO = frozenset(
-    {
-        "allgather_bucket_size",
-        "allgather_partitions",
-        "contiguous_gradients",
-        "overlap_comm",
-        "reduce_bucket_size",
-        "reduce_scatter",
-        "round_robin_gradients",
-        "stage3_max_live_parameters",
-        "stage3_max_reuse_distance",
-        "stage3_param_persistence_threshold",
-        "stage3_prefetch_bucket_size",
-        "sub_group_size",
-    }
-)
+# Keys of a user's JSON that change speed, memory or reports only, and what their values are; float: any number.
+_FREE: dict[str, type] = {
+    "comms_logger": dict,
+    "dump_state": bool,
+    "flops_profiler": dict,
+    "memory_breakdown": bool,
+    "steps_per_print": float,
+    "timers": dict,
+    "wall_clock_breakdown": bool,
+}
+_FREE_ZERO: dict[str, type] = {
+    "allgather_bucket_size": float,
+    "allgather_partitions": bool,
+    "contiguous_gradients": bool,
+    "overlap_comm": bool,
+    "reduce_bucket_size": float,
+    "reduce_scatter": bool,
+    "round_robin_gradients": bool,
+    "stage3_max_live_parameters": float,
+    "stage3_max_reuse_distance": float,
+    "stage3_param_persistence_threshold": float,
+    "stage3_prefetch_bucket_size": float,
+    "sub_group_size": float,
+}
+_WORDS = {dict: "a JSON object", bool: "true or false", float: "a number that is not negative"}
+_DATA_TYPES = ("fp32", "bf16", "fp16")
 # Keys that change the numbers: allowed, and said.
 _WARNED = {
     "gradient_clipping": "gradients are clipped, which other engines do not do",
@@ -61,7 +59,7 @@ def deepspeed_settings(stage: int, user: Mapping[str, Any], *, on_warning: Calla
         user: the content of the user's JSON, {} without one.
         on_warning: is told of each key that changes the numbers.
     Raises:
-        ConfigError: for a key that is not known to leave the training as it is.
+        ConfigError: for a key that is not known to leave the training as it is, or a value of another type.
     """
     zero = dict(user.get("zero_optimization", {}))
     if zero.pop("stage", stage) not in {stage, "auto"}:
@@ -70,8 +68,10 @@ def deepspeed_settings(stage: int, user: Mapping[str, Any], *, on_warning: Calla
             f"parallel.deepspeed_config: zero_optimization.stage={theirs} contradicts stage {stage}; remove it"
         )
     extra = _checked(user, on_warning=on_warning)
-    for key in zero.keys() - _FREE_ZERO:
-        _refuse(f"zero_optimization.{key}")
+    for key, value in zero.items():
+        if key not in _FREE_ZERO:
+            _refuse(f"zero_optimization.{key}")
+        _check_value(f"zero_optimization.{key}", value, _FREE_ZERO[key])
     ours = {
         "train_micro_batch_size_per_gpu": 1,
         "gradient_accumulation_steps": 1,
@@ -91,11 +91,28 @@ def _checked(user: Mapping[str, Any], *, on_warning: Callable[[str], None]) -> d
         elif key in _OURS:
             raise ConfigError(f"parallel.deepspeed_config: {key} is set by fastgan's key {_OURS[key]}; remove it")
         elif key in _WARNED:
+            _check_warned(key, extra[key])
             if extra[key]:
                 on_warning(f"parallel.deepspeed_config: {key}={extra[key]}: {_WARNED[key]}")
         elif key not in _FREE:
             _refuse(key)
+        else:
+            _check_value(key, extra[key], _FREE[key])
     return extra
+
+
+def _check_value(key: str, value: object, kind: type) -> None:
+    is_number = isinstance(value, int | float) and not isinstance(value, bool) and value >= 0
+    if not (is_number if kind is float else isinstance(value, kind)):
+        raise ConfigError(f"parallel.deepspeed_config: {key}={value!r} must be {_WORDS[kind]}; correct or remove it")
+
+
+def _check_warned(key: str, value: object) -> None:
+    if key == "gradient_clipping":
+        _check_value(key, value, float)
+    elif value not in (None, *_DATA_TYPES):
+        known = ", ".join(_DATA_TYPES)
+        raise ConfigError(f"parallel.deepspeed_config: {key}={value!r} must be one of {known}; correct or remove it")
 
 
 def read_deepspeed_json(path: str | None) -> dict[str, Any]:

@@ -1,5 +1,6 @@
 """From a configuration to the engines of all networks."""
 
+from collections.abc import Mapping
 from typing import NamedTuple
 
 import torch
@@ -90,9 +91,24 @@ def choose_engines(config: RunConfig, *, world: World, roles: Roles | None = Non
             _check_shares(config, name, choices[name].kind)
     own = {side.key: (choices[name], side.engine.stage) for name, side in sides(config).items()}
     check_stages(parallel.stage, own)
-    if parallel.deepspeed_config is not None:
-        read_deepspeed_json(parallel.deepspeed_config)
+    _check_deepspeed_json(parallel.deepspeed_config, choices)
     return choices
+
+
+def _check_deepspeed_json(path: str | None, choices: Mapping[str, EngineChoice]) -> None:
+    """Refuses a file that nobody reads, and one that one of its readers would refuse.
+
+    Raises:
+        ConfigError: naming the key.
+    """
+    stages = {choice.stage for choice in choices.values() if choice.kind == "deepspeed"}
+    if path is not None and not stages:
+        raise ConfigError(
+            f"parallel.deepspeed_config={path} is only read by deepspeed; leave it out, or use "
+            "parallel.engine=deepspeed"
+        )
+    for stage in stages:
+        deepspeed_settings(stage, read_deepspeed_json(path), on_warning=lambda text: None)
 
 
 def _check_whole(network: str, engine: str) -> None:
@@ -150,6 +166,7 @@ def build_engine(
         objective,
         make_optimizer=lambda module: build_optimizer(module, adam),
         device=device,
+        timeout_seconds=parallel.timeout_seconds,
         communication_dtype=torch.bfloat16 if parallel.compression == "bf16" else None,
         overlap=parallel.overlap,
         group=group,

@@ -15,6 +15,7 @@ from fastgan.parallel.flat import FlatEngine
 from fastgan.parallel.sums import Sums
 from fastgan.train.step import TrainStep
 from tests.parallel import toy
+from tests.parallel.ranks import COLLECTIVE_TIMEOUT_SECONDS
 from tests.parallel.toy import Case
 
 
@@ -88,6 +89,7 @@ def bytes_sent(kind: str, dtype: torch.dtype | None) -> int:
         nn.Sequential(nn.Linear(20, 30, bias=False)),
         make_optimizer=toy.make_optimizer("sgd"),
         device=torch.device("cpu"),
+        timeout_seconds=COLLECTIVE_TIMEOUT_SECONDS,
         communication_dtype=dtype,
     )
 

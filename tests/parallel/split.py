@@ -37,6 +37,7 @@ from fastgan.train.step import frozen
 from fastgan.train.step_choice import make_agreement
 from fastgan.train.step_statistics import Statistics
 from tests.parallel import toy
+from tests.parallel.ranks import COLLECTIVE_TIMEOUT_SECONDS
 from tests.parallel.toy import BATCH_IMAGES, LATENT_DIM, Case, NumberedImages
 from tests.train.test_dirac import Psi, Theta, Zeros
 
@@ -114,6 +115,7 @@ def _engine(case: SplitCase, objective: nn.Module, roles: Roles) -> Engine:
         objective,
         make_optimizer=toy.make_optimizer("adam") if case.rate is None else partial(_descent, rate=case.rate),
         device=torch.device("cpu"),
+        timeout_seconds=COLLECTIVE_TIMEOUT_SECONDS,
         group=roles.own.group,
     )
 

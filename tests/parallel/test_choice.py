@@ -1,6 +1,7 @@
 """What an engine cannot do is refused at the start, with the reason and the alternative."""
 
 import re
+from pathlib import Path
 
 import pytest
 
@@ -79,11 +80,32 @@ def test_a_stage_that_nobody_reads_is_refused() -> None:
         ({"fp16": {"enabled": True}}, "fp16 would or may change the training"),
         ({"zero_optimization": {"stage": 1}}, "zero_optimization.stage=1 contradicts stage 2"),
         ({"zero_optimization": {"offload_optimizer": {}}}, "zero_optimization.offload_optimizer would or may change"),
+        (
+            {"zero_optimization": {"reduce_bucket_size": "auto"}},
+            "zero_optimization.reduce_bucket_size='auto' must be a nu",
+        ),
+        ({"zero_optimization": {"overlap_comm": "yes"}}, "zero_optimization.overlap_comm='yes' must be true or false"),
+        ({"flops_profiler": True}, "flops_profiler=True must be a JSON object"),
+        ({"gradient_clipping": "a"}, "gradient_clipping='a' must be a number that is not negative"),
+        ({"communication_data_type": "fp8"}, "communication_data_type='fp8' must be one of fp32, bf16, fp16"),
     ],
 )
 def test_a_deepspeed_key_that_changes_the_training_is_refused(user: dict[str, object], message: str) -> None:
     with pytest.raises(ConfigError, match=re.escape(message)):
         deepspeed_settings(2, user, on_warning=pytest.fail)
+
+
+def test_a_deepspeed_json_is_read_by_somebody_and_refused_before_anything_is_built(tmp_path: Path) -> None:
+    file = tmp_path / "mine.json"
+    file.write_text('{"amp": {"enabled": true}}')
+    given = f"parallel.deepspeed_config={file}"
+    with pytest.raises(ConfigError, match=r"mine\.json is only read by deepspeed; leave it out"):
+        choose_engines(load_config("digits", overrides=[given]), world=TWO)
+    mixed = load_config("digits", overrides=[given, "parallel.generator.engine=deepspeed"])
+    with pytest.raises(ConfigError, match="amp would or may change the training"):
+        choose_engines(mixed, world=TWO)
+    file.write_text('{"zero_optimization": {"reduce_bucket_size": 5e8}}')
+    assert choose_engines(mixed, world=TWO)["generator"] == EngineChoice("deepspeed", 2)
 
 
 def test_deepspeed_clips_only_when_asked_and_then_says_so() -> None:

@@ -31,6 +31,7 @@ from fastgan.train.config import EmaConfig
 from fastgan.train.state import Member, TrainState
 from fastgan.train.step import TrainStep
 from fastgan.train.step_choice import step_class
+from tests.parallel.ranks import COLLECTIVE_TIMEOUT_SECONDS
 
 BATCH_IMAGES = 12
 LATENT_DIM = 4
@@ -164,6 +165,7 @@ def engine(choice: EngineChoice, objective: nn.Module, *, case: Case) -> Engine:
         objective,
         make_optimizer=make_optimizer(case.optimizer),
         device=torch.device("cpu"),
+        timeout_seconds=COLLECTIVE_TIMEOUT_SECONDS,
         overlap=case.overlap,
         deepspeed=settings,
     )
