@@ -101,7 +101,10 @@ def make_bare_step(config: RunConfig, world: World, device: torch.device) -> Cal
 
 
 def living_tensor_bytes() -> int:
-    """Memory of all tensors of this process: weights, gradients, optimizer state, and the benchmark's few images."""
+    """Memory of the floating-point tensors of this process: weights, gradients, optimizer state, images.
+
+    Bytes are messages to other ranks, which live until they have been sent.
+    """
     # `isinstance` would ask objects for their class, at which deprecated ones warn.
     found: list[Tensor] = [x for x in gc.get_objects() if issubclass(type(x), Tensor)]
     found += [x.grad for x in found if x.is_leaf and x.grad is not None]
@@ -109,7 +112,8 @@ def living_tensor_bytes() -> int:
     parts = [getattr(x, "_local_tensor", x) for x in found]
     # Other subclasses, such as those that a compiler leaves behind, have no memory.
     plain = [x for x in parts if type(x) in {Tensor, torch.nn.Parameter}]
-    storages = [x.untyped_storage() for x in plain if x.device.type != "meta" and x.layout is torch.strided]
+    held = [x for x in plain if x.is_floating_point() and x.device.type != "meta" and x.layout is torch.strided]
+    storages = [x.untyped_storage() for x in held]
     return sum({storage.data_ptr(): storage.nbytes() for storage in storages}.values())
 
 

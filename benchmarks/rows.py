@@ -72,7 +72,7 @@ class Row(_Model):
         num_launches: of all kernels in one call.
         device_microseconds: sum over all kernels in one call.
         num_ops, num_collectives, num_bytes_sent: operators of torch and communication in one call, where counted.
-        num_bytes_kept: of all tensors of the first process between calls, where counted.
+        num_bytes_kept: of all floating-point tensors of the first process between calls, where counted.
     """
 
     benchmark: str

@@ -116,10 +116,11 @@ def test_living_tensors_are_counted_once_with_their_gradients() -> None:
     before = living_tensor_bytes()
     weight = torch.zeros(1 << 18, requires_grad=True)
     view = weight.detach()[: 1 << 17]
+    message = torch.zeros(1 << 10, dtype=torch.uint8)
     assert living_tensor_bytes() - before == 1 << 20
     (weight * 2).sum().backward()
     assert living_tensor_bytes() - before == 2 << 20
-    del weight, view
+    del weight, view, message
 
 
 def test_processes_that_do_not_come_up_say_why() -> None:
