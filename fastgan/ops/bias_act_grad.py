@@ -39,7 +39,7 @@ def bias_act_grad(
     if saved.shape != grad.shape or saved.dtype != grad.dtype:
         got = f"saved is {shape(saved)} {saved.dtype} and grad is {shape(grad)} {grad.dtype}"
         raise ValueError(f"bias_act_grad: {got}; they must be equal in shape and dtype")
-    check_device("bias_act_grad", "saved", saved, grad)
+    check_device("bias_act_grad", "saved", saved, grad, like_name="grad")
     spec = Activation(activation, gain, clamp)
     check_activation("bias_act_grad", spec)
     chosen = choose(elementwise_case("bias_act_grad", grad, spec), impl, lambda name: _run(grad, saved, spec, name))

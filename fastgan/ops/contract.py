@@ -67,10 +67,11 @@ def check_alike(op: str, name: str, tensor: Tensor, x: Tensor) -> None:
     check_device(op, name, tensor, x)
 
 
-def check_device(op: str, name: str, tensor: Tensor, x: Tensor) -> None:
-    """The tensor called `name` lies on the device of `x`."""
-    if tensor.device != x.device:
-        raise ValueError(f"{op}: {name} is on {tensor.device} and x on {x.device}; they must be on one device")
+def check_device(op: str, name: str, tensor: Tensor, like: Tensor, *, like_name: str = "x") -> None:
+    """The tensor called `name` lies on the device of the one called `like_name`."""
+    if tensor.device != like.device:
+        got = f"{name} is on {tensor.device} and {like_name} on {like.device}"
+        raise ValueError(f"{op}: {got}; they must be on one device")
 
 
 def check_groups(op: str, channels: int, groups: int) -> None:

@@ -29,7 +29,7 @@ def test_it_is_the_gradient_of_bias_act(activation: str, gain: float) -> None:
             "saved is [1, 2, 3, 5] torch.float32 and grad is [1, 2, 3, 4]",
         ),
         ({"saved": torch.zeros(1, 2, 3, 4).half()}, ValueError, "they must be equal in shape and dtype"),
-        ({"saved": torch.zeros(1, 2, 3, 4, device="meta")}, ValueError, "saved is on meta and x on cpu"),
+        ({"saved": torch.zeros(1, 2, 3, 4, device="meta")}, ValueError, "saved is on meta and grad on cpu"),
         ({"activation": "rellu"}, ValueError, "activation='rellu' must be one of"),
         ({"clamp": 0.0}, ValueError, "clamp=0.0 must be positive"),
         ({"impl": "tritn"}, ValueError, "impl='tritn' must be one of"),
