@@ -105,7 +105,9 @@ class PenaltyConfig(_Section):
     weight: PositiveNumber = Field(description="factor before the penalty, as if it were applied in every update")
     every: Count = Field(default=1, description="applied in one of so many discriminator updates, times as strong")
     mode: PenaltyModeName = Field(default="double", description="exact, exact by two first-order passes, or estimated")
-    sigma: PositiveNumber = Field(default=0.01, description="step of the mode approximate, in image units")
+    sigma: PositiveNumber = Field(
+        default=0.01, description="step of the mode approximate, in image units; in bf16 better 0.1"
+    )
 
 
 class ScheduleConfig(_Section):
