@@ -10,7 +10,8 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from fastgan.kernels.spec import Activation, Geometry
 from fastgan.models import DCGANDiscriminator, DCGANGenerator
 from fastgan.nn import Conv2d
-from fastgan.objectives import r1_penalty
+from fastgan.objectives import PENALTIES, PenaltyMode, r1_penalty
+from fastgan.objectives.modes import judge
 from fastgan.ops import no_weight_gradients
 from fastgan.ops.convolution import Linear, Operands, Settings, convolution_op
 from tests.kernels.tools import DEVICE
@@ -100,6 +101,18 @@ def test_the_inner_pass_of_r1_computes_no_weight_gradient() -> None:
     with Counted() as plain:
         torch.autograd.grad(network(images).sum(), images, create_graph=True)
     assert plain.count["conv2d_weight_grad"] == 3  # what the context saves
+
+
+def test_the_first_pass_of_dual_computes_no_weight_gradient() -> None:
+    network = discriminator("cudnn_fused")
+    num_layers = sum(isinstance(module, Conv2d) for module in network.modules())
+    images, labels = torch.randn(1, 3, 32, 32, device=DEVICE), torch.tensor([1], device=DEVICE)
+    with Counted() as forward:
+        judged = judge(network, images, labels, rule=PENALTIES["r1"], mode=PenaltyMode("dual"), noise=None)
+    assert forward.count["conv2d_weight_grad"] == 0
+    with Counted() as backward:
+        judged.penalties.sum().backward()
+    assert backward.count["conv2d_weight_grad"] == num_layers
 
 
 def test_no_weight_gradients_changes_no_gradient() -> None:

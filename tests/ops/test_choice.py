@@ -138,6 +138,10 @@ def test_auto_measures_training_and_inference_once_each(monkeypatch: pytest.Monk
     known[next(iter(known))], is_capturing = "cudnn_fused", True
     assert choose(case, "auto", torch.zeros) == "cudnn_fused"
     assert choose(case._replace(limit=lambda: "too large"), "auto", torch.zeros) == "reference"
+    empty: Any = SimpleNamespace(device=x.device, numel=lambda: 0)
+    assert choose(case._replace(inputs=(empty,)), "auto", torch.zeros) == "reference"  # there is nothing to time
+    monkeypatch.setattr(torch.compiler, "is_compiling", lambda: True)
+    assert choose(case, "auto", torch.zeros) == "reference"
 
 
 def test_doctor_says_why_there_is_only_the_reference() -> None:

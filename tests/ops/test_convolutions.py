@@ -180,6 +180,11 @@ def test_sizes_that_leave_no_pixel_are_refused() -> None:
         conv_transpose2d(torch.zeros(1, 1, 1, 1), torch.zeros(1, 1, 3, 3), padding=2)
 
 
+def test_groups_divide_the_output_channels() -> None:
+    with pytest.raises(ValueError, match="conv2d: groups=2 must divide the 3 output channels of weight"):
+        conv2d(torch.zeros(1, 4, 4, 4), torch.zeros(3, 2, 2, 2), groups=2)
+
+
 def test_output_padding_is_below_the_stride() -> None:
     with pytest.raises(ValueError, match="output_padding=2 must be below the larger of stride=2 and dilation=1"):
         conv_transpose2d(torch.zeros(1, 1, 2, 2), torch.zeros(1, 1, 3, 3), stride=2, output_padding=2)
