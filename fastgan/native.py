@@ -73,10 +73,15 @@ def unavailable(device: torch.device) -> str | None:
     """Why the library cannot work on `device`; None if it can."""
     if device.type != "cuda":
         return f"the tensors are on {device}, and it needs a GPU"
-    capability = torch.cuda.get_device_capability(device)
-    if capability < _OLDEST_GPU:
-        return f"{device} has compute capability {capability[0]}.{capability[1]}, which must be 8.0 or more"
-    return _library_problem()
+    return too_old(device) or _library_problem()
+
+
+def too_old(gpu: torch.device) -> str | None:
+    """Why no kernel, of csrc/ or Triton's, is made for this GPU; None if they are."""
+    capability = torch.cuda.get_device_capability(gpu)
+    if capability >= _OLDEST_GPU:
+        return None
+    return f"{gpu} has compute capability {capability[0]}.{capability[1]}, which must be 8.0 or more"
 
 
 @cache

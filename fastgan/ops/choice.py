@@ -27,8 +27,6 @@ ELEMENTWISE_OPS = ("bias_act", "bias_act_grad")
 CONVOLUTION_OPS = ("conv2d", "conv2d_weight_grad", "conv_transpose2d")
 KERNEL_OPS = (*ELEMENTWISE_OPS, *CONVOLUTION_OPS)
 
-_OLDEST_GPU = (8, 0)
-
 
 class Case(NamedTuple):
     """One call of an op, as far as the choice needs to know it; texts are made only when they are read."""
@@ -65,18 +63,7 @@ def choose(case: Case, impl: str, run: Callable[[str], Tensor]) -> str:
 
 def unavailable(impl: str, device: torch.device) -> str | None:
     """Why `impl` cannot run on `device`, with the remedy; None if it can."""
-    if impl == "reference":
-        return None
-    if not native_choice.HAS_TRITON:
-        return "triton is not installed: pip install triton"
-    if device.type == "cuda":
-        capability = torch.cuda.get_device_capability(device)
-        if capability < _OLDEST_GPU:
-            return f"{device} has compute capability {capability[0]}.{capability[1]}, which must be 8.0 or more"
-        return None
-    if device.type == "cpu" and os.environ.get("TRITON_INTERPRET") == "1":
-        return None
-    return f"x is on {device}; move it to a GPU, or for tests set TRITON_INTERPRET=1 before triton is imported"
+    return None if impl == "reference" else native_choice.triton_problem(device)
 
 
 def implementations() -> dict[str, str]:

@@ -20,7 +20,6 @@ OPS = ("gradient_penalty", "interpolate", "spectral_norm")
 
 # Looked up once: torch.compile cannot trace the look-up before torch 2.12.
 HAS_TRITON = importlib.util.find_spec("triton") is not None
-_OLDEST_GPU = (8, 0)
 
 
 def choose_native(op: str, impl: str, like: Tensor) -> str:
@@ -59,17 +58,17 @@ def _problem(impl: str, like: Tensor) -> str | None:
         return None
     if like.dtype not in native.DTYPES:
         return f"dtype {like.dtype} must be one of {', '.join(map(str, native.DTYPES))}"
-    return native.unavailable(like.device) if impl == "native" else _triton_problem(like.device)
+    return native.unavailable(like.device) if impl == "native" else triton_problem(like.device)
 
 
-def _triton_problem(device: torch.device) -> str | None:
+def triton_problem(device: torch.device) -> str | None:
+    """Why Triton's kernels cannot run on `device`, with the remedy; None if they can."""
     if not HAS_TRITON:
         return "triton is not installed: pip install triton"
     if device.type == "cuda":
-        capability = torch.cuda.get_device_capability(device)
-        if capability >= _OLDEST_GPU:
-            return None
-        return f"{device} has compute capability {capability[0]}.{capability[1]}, which must be 8.0 or more"
+        return native.too_old(device)
     if device.type == "cpu" and os.environ.get("TRITON_INTERPRET") == "1":
         return None
-    return f"the tensors are on {device}; it needs a GPU, or TRITON_INTERPRET=1 for tests"
+    return (
+        f"the tensors are on {device}; move them to a GPU, or for tests set TRITON_INTERPRET=1 before the first import"
+    )

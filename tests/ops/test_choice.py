@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 import torch
 
+from fastgan import native
 from fastgan.errors import ImplementationError
 from fastgan.kernels.spec import Activation
 from fastgan.ops import conv2d, conv_transpose2d, implementations, measured
@@ -75,7 +76,7 @@ def test_an_unbatched_image_is_torchs() -> None:
 
 def test_a_kernel_on_the_cpu_without_the_interpreter_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("TRITON_INTERPRET", raising=False)
-    with pytest.raises(ImplementationError, match="x is on cpu; move it to a GPU"):
+    with pytest.raises(ImplementationError, match="the tensors are on cpu; move them to a GPU"):
         conv2d(**arguments(), impl="triton")
 
 
@@ -87,7 +88,9 @@ def test_a_kernel_without_triton_is_refused(monkeypatch: pytest.MonkeyPatch) -> 
 
 def test_an_old_gpu_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(torch.cuda, "get_device_capability", lambda device: (7, 5))
-    assert "compute capability 7.5, which must be 8.0 or more" in str(unavailable("triton", torch.device("cuda:0")))
+    gpu = torch.device("cuda:0")
+    for problem in (unavailable("triton", gpu), native.unavailable(gpu)):
+        assert problem == "cuda:0 has compute capability 7.5, which must be 8.0 or more"
 
 
 def test_the_variable_forces_what_the_caller_leaves_open(monkeypatch: pytest.MonkeyPatch) -> None:
