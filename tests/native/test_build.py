@@ -103,7 +103,7 @@ def test_an_nvcc_that_fails_is_a_reason_too(setup_module_of_project: ModuleType,
         setup_module_of_project.run([str(tmp_path / "absent")])
 
 
-def test_a_library_that_was_not_built_says_why(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_library_that_cannot_be_used_says_why(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(native, "_RECORD", tmp_path / "native_build.txt")
     monkeypatch.setattr(native, "_LIBRARY", tmp_path / "libfastgan.so")
     assert native.build_record().startswith("not built: this installation has no record")
@@ -113,6 +113,9 @@ def test_a_library_that_was_not_built_says_why(tmp_path: Path, monkeypatch: pyte
         native._library.__wrapped__()
     (tmp_path / "libfastgan.so").write_text("no library")
     with pytest.raises(ImplementationError, match="native library does not load"):
+        native._library.__wrapped__()
+    monkeypatch.setattr(native, "_LIBRARY", Path(torch._C.__file__))
+    with pytest.raises(ImplementationError, match="native library belongs to another version of fastgan; reinstall"):
         native._library.__wrapped__()
 
 
