@@ -79,8 +79,7 @@ class DiscriminatorObjective(nn.Module):
             noise: makes standard normal numbers, [N, C, H, W]; only for penalties with the mode `approximate`.
             for_generator: whether the same logits serve the generator's loss, too: the output then has `fake_gradient`.
         Raises:
-            ValueError: for an unknown penalty, a weight that is none, or a penalty without the `interpolation` or
-                `noise` that it needs.
+            ValueError: for an unknown penalty, a wrong weight, or a missing `interpolation` or `noise`.
         """
         due = self._checked_due(penalties or {}, interpolation, noise)
         given = fake.detach().requires_grad_(for_generator) if isinstance(fake, Tensor) else fake
