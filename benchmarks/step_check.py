@@ -37,6 +37,7 @@ def train(
     step: Callable[[], Sequence[float]],
     *,
     networks: Sequence[Sequence[Tensor]],
+    vectors: Sequence[Sequence[Tensor]],
     optimizers: Sequence[torch.optim.Optimizer],
 ) -> list[Tensor]:
     """Makes NUM_STEPS steps, during which the optimizers' epsilon is large.
@@ -44,23 +45,27 @@ def train(
     Args:
         step: makes one and says its losses.
         networks: the parameters of each.
+        vectors: the left vectors of each network's spectral norm; none where it has none. The weights hardly tell how
+            often vectors that have nearly converged moved.
     Returns:
-        Losses [S, ...], then for each network the change of all of its parameters, [P] in float64.
+        Losses [S, ...], then for each network the change of all of its parameters, [P] in float64, then for each with
+        spectral norm that of all its vectors.
     """
-    before = [flat(network) for network in networks]
+    parts = [*networks, *filter(None, vectors)]
+    before = [flat(part) for part in parts]
     with _smooth(optimizers):
         losses = torch.tensor([list(step()) for _ in range(NUM_STEPS)], dtype=torch.float64)
-    return [losses, *(flat(network) - start for network, start in zip(networks, before, strict=True))]
+    return [losses, *(flat(part) - start for part, start in zip(parts, before, strict=True))]
 
 
 def step_error(outputs: Sequence[Tensor], exact: Sequence[Tensor]) -> float:
-    """|y - exact| / |exact| in the 2-norm, the largest over the networks' changes and 50 times that of the losses."""
+    """|y - exact| / |exact| in the 2-norm, the largest over all changes and 50 times that of the losses."""
     losses, *changes = (norm_error(y, e) for y, e in zip(outputs, exact, strict=True))
     return max(_LOSS_WEIGHT * losses, *changes)
 
 
 def flat(parameters: Sequence[Tensor]) -> Tensor:
-    """[P] in float64, a copy: each parameter in the order of its indices, whatever its order in memory is."""
+    """[P] in float64, a copy: each tensor in the order of its indices, whatever its order in memory is."""
     return torch.cat([parameter.detach().double().flatten() for parameter in parameters])
 
 

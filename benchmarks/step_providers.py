@@ -14,13 +14,14 @@ from collections.abc import Callable, Sequence
 import torch
 from torch import Tensor
 
-from benchmarks.baselines.usual_networks import trained_parameters
+from benchmarks.baselines.usual_networks import left_vectors, trained_parameters
 from benchmarks.baselines.usual_step import UsualStep, Variant
 from benchmarks.harness import Provider, Run
 from benchmarks.machine import require_bf16
 from benchmarks.step_check import train
 from fastgan import rng
 from fastgan.data import Batch
+from fastgan.nn import SpectralNorm
 from fastgan.parallel import SingleEngine
 from fastgan.schedule import Joint, Plan
 from fastgan.train.build import build_networks, build_state
@@ -168,8 +169,13 @@ class FastganRun:
         return train(
             lambda: total_losses(*self._make_step()),
             networks=[list(network.parameters()) for network in networks],
+            vectors=[_left_vectors(network.spectral_norm) for network in networks[:2]],
             optimizers=[engine.optimizer for engine in engines if isinstance(engine, SingleEngine)],
         )
+
+
+def _left_vectors(group: SpectralNorm | None) -> list[Tensor]:
+    return [] if group is None else [group.get_buffer(f"u{index}") for index in range(group.num_layers)]
 
 
 def total_losses(statistics: Statistics, plan: Plan) -> tuple[float, float]:
@@ -214,6 +220,7 @@ class UsualRun:
         done = train(
             lambda: [loss.item() for loss in step.run()],
             networks=[trained_parameters(network) for network in (step.generator, step.discriminator, step.average)],
+            vectors=[left_vectors(network) for network in (step.generator, step.discriminator)],
             optimizers=[step.generator_optimizer, step.discriminator_optimizer],
         )
         step.draw_latents = self._draw

@@ -114,6 +114,15 @@ def trained_parameters(network: UsualNetwork) -> list[nn.Parameter]:
     ]
 
 
+def left_vectors(network: UsualNetwork) -> list[Tensor]:
+    """u of each convolution under torch's spectral norm, first to last."""
+    return [
+        layer.parametrizations.weight[0]._u
+        for layer in network_convolutions(network)
+        if parametrize.is_parametrized(layer)
+    ]
+
+
 @torch.no_grad()
 def step_power_iterations(network: UsualNetwork) -> None:
     """What a forward pass in training mode does to the vectors of torch's spectral norm, for a network in eval mode."""

@@ -3,7 +3,7 @@
 Shape legend: L layers; layer i's matrix is [R_i, K_i].
 """
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Protocol
 
 import torch
@@ -35,6 +35,8 @@ class SpectralNorm(nn.Module):
     Args:
         layers: the layers to normalise, which must live elsewhere in the network; they are not registered here.
         num_iterations: power iterations per `step`.
+    Raises:
+        ValueError, TypeError: naming the argument or the layer, and the rule.
     Source: Miyato et al. 2018, arXiv:1802.05957.
     """
 
@@ -42,14 +44,28 @@ class SpectralNorm(nn.Module):
         super().__init__()
         if not layers:
             raise ValueError("SpectralNorm: layers is empty; it needs at least one layer")
-        if num_iterations < 1:
-            raise ValueError(f"SpectralNorm: num_iterations={num_iterations} must be at least 1")
+        if not isinstance(num_iterations, int) or num_iterations < 1:
+            raise ValueError(f"SpectralNorm: num_iterations={num_iterations} must be a whole number, at least 1")
+        for index, layer in enumerate(layers):
+            if not callable(getattr(layer, "matrix", None)):
+                got = f"SpectralNorm: layer {index} is a {type(layer).__name__} without a method matrix"
+                raise TypeError(f"{got}; take a layer of fastgan.nn, or give it one that returns the weight as [R, K]")
         self.num_layers, self.num_iterations = len(layers), num_iterations
         for index, layer in enumerate(layers):
             rows, columns = layer.matrix().shape
             self.register_buffer(f"u{index}", _unit_vector(rows))
             self.register_buffer(f"v{index}", _unit_vector(columns))
         self._iterate(layers, _INITIAL_ITERATIONS)
+
+    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> "SpectralNorm":
+        """Whatever a network's weights become, the vectors stay in float32 or float64, as the ops want them."""
+
+        def keep_precision(vector: Tensor) -> Tensor:
+            moved = fn(vector)
+            return vector.to(moved.device) if moved.dtype in {torch.float16, torch.bfloat16} else moved
+
+        done: SpectralNorm = super()._apply(keep_precision, recurse)  # type: ignore[no-untyped-call]
+        return done
 
     def _vectors(self, side: str) -> list[Tensor]:
         return [self.get_buffer(f"{side}{index}") for index in range(self.num_layers)]

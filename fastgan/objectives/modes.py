@@ -47,8 +47,10 @@ def check_mode(kind: str, mode: PenaltyMode, discriminator: nn.Module) -> None:
     """Refuses a mode that cannot compute the penalty `kind` of this discriminator.
 
     Raises:
-        ValueError: naming the penalty, the reason and the alternative.
+        ValueError, TypeError: naming the penalty, the reason and the alternative.
     """
+    if not isinstance(mode, PenaltyMode):
+        raise TypeError(f"penalty {kind}: mode={mode!r} must be a PenaltyMode, such as PenaltyMode('dual')")
     if mode.name not in MODES:
         rule = f"must be one of {', '.join(MODES)}"
         raise ValueError(f"penalty {kind}: mode={mode.name!r} {rule}{did_you_mean(mode.name, MODES)}")
@@ -76,7 +78,11 @@ def judge(
     Args:
         images: [N, C, H, W], without a graph.
         noise: only called by `approximate`, which needs it.
+    Raises:
+        TypeError: for images that cannot have a gradient.
     """
+    if not images.is_floating_point():
+        raise TypeError(f"penalty on images of dtype {images.dtype}; they must be floating point, in [-1, 1]")
     match mode.name:
         case "dual":
             return _judge_dual(discriminator, images, labels, rule)

@@ -6,6 +6,7 @@ forward pass, gradient penalties included. The other network is only a reference
 Shape legend: N batch, Z latent size, C channels, H W pixels.
 """
 
+import math
 from collections.abc import Callable, Mapping
 from typing import NamedTuple
 
@@ -78,7 +79,7 @@ class DiscriminatorObjective(nn.Module):
             noise: makes standard normal numbers, [N, C, H, W]; only for penalties with the mode `approximate`.
             for_generator: whether the same logits serve the generator's loss, too: the output then has `fake_gradient`.
         Raises:
-            ValueError: for an unknown penalty, or one without the `interpolation` or `noise` that it needs.
+            ValueError: for an unknown penalty, a wrong weight, or a missing `interpolation` or `noise`.
         """
         due = self._checked_due(penalties or {}, interpolation, noise)
         given = fake.detach().requires_grad_(for_generator) if isinstance(fake, Tensor) else fake
@@ -171,8 +172,10 @@ class DiscriminatorObjective(nn.Module):
     def _checked_due(
         self, due: Mapping[str, float], interpolation: Tensor | None, noise: Noise | None
     ) -> Mapping[str, float]:
-        for kind in due:
+        for kind, weight in due.items():
             _check_kind(kind)
+            if not 0 <= weight < math.inf:
+                raise ValueError(f"penalty {kind!r}: weight={weight} must be finite and not negative")
             if PENALTIES[kind].is_between and interpolation is None:
                 raise ValueError(
                     f"penalty {kind!r} lies between real and fake images: give interpolation, [N] in [0, 1]"

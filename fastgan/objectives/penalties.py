@@ -47,13 +47,18 @@ def input_gradients(logits: Tensor, images: Tensor) -> Tensor:
         logits: [N], computed from `images` without detaching.
         images: [N, C, H, W], requires_grad=True.
     Raises:
-        ValueError: if `images` does not require grad.
+        ValueError: if `images` does not require grad, or no gradient leads from the logits to them.
     """
     if not images.requires_grad:
         raise ValueError("input_gradients: images.requires_grad is False; set it before the discriminator's forward")
+    if not logits.requires_grad:
+        raise ValueError("input_gradients: logits.requires_grad is False; judge the images outside of torch.no_grad()")
     with no_weight_gradients():
-        (gradients,) = torch.autograd.grad(logits.sum(), images, create_graph=True)
-    return gradients
+        (gradients,) = torch.autograd.grad(logits.sum(), images, create_graph=True, allow_unused=True)
+    if gradients is None:
+        raise ValueError("input_gradients: logits do not depend on images; the discriminator must not detach them")
+    found: Tensor = gradients
+    return found
 
 
 def r1_penalty(logits: Tensor, images: Tensor) -> Tensor:

@@ -30,8 +30,15 @@ def pair(size: Size2) -> tuple[int, int]:
     return (size, size) if isinstance(size, _WHOLE) else (size[0], size[1])
 
 
+def check_tensor(op: str, name: str, value: object) -> None:
+    """What is called `name` is a tensor."""
+    if not isinstance(value, Tensor):
+        raise TypeError(f"{op}: {name} is of type {type(value).__name__}; it must be a tensor")
+
+
 def check_images(op: str, x: Tensor, *, name: str = "x", unbatched: bool = False) -> None:
     """`x` is [N, C, H, W], or with `unbatched` also [C, H, W], and floating point."""
+    check_tensor(op, name, x)
     if x.dim() != 4 and not (unbatched and x.dim() == 3):
         rule = "[N, C, H, W] or [C, H, W]" if unbatched else "[N, C, H, W]"
         raise ValueError(f"{op}: {name} has shape {shape(x)}; it must be {rule}")
@@ -45,6 +52,7 @@ def check_weight(op: str, x: Tensor, weight: Tensor, groups: int, *, in_dim: int
     Args:
         in_dim: dimension of `weight` that holds input channels: 1 for conv2d, 0 for conv_transpose2d.
     """
+    check_tensor(op, "weight", weight)
     if weight.dim() != 4:
         raise ValueError(f"{op}: weight has shape {shape(weight)}; it must have 4 dimensions")
     check_alike(op, "weight", weight, x)
@@ -148,10 +156,12 @@ def check_epilogue(
     """
     batch, channels = out_shape[:2]
     for name, tensor in (("bias", bias), ("scale", scale), ("noise", noise)):
-        if tensor is not None and not tensor.is_floating_point():
+        if tensor is None:
+            continue
+        check_tensor(op, name, tensor)
+        if not tensor.is_floating_point():
             raise TypeError(f"{op}: {name} has dtype {tensor.dtype}; it must be floating point")
-        if tensor is not None:
-            check_device(op, name, tensor, x)
+        check_device(op, name, tensor, x)
     if bias is not None and shape(bias) != [channels]:
         raise ValueError(f"{op}: bias has shape {shape(bias)}; it must be [{channels}], one number per output channel")
     if scale is not None and shape(scale) not in ([], [1], [channels], [batch, channels]):

@@ -38,8 +38,8 @@ def conv2d(  # noqa: PLR0917 - the positional arguments are torch's
         noise: broadcastable to the output.
         impl: "auto", "reference", "triton" or "cudnn_fused".
     Returns:
-        [N, O, H', W'], dtype of `x`, in channels_last unless the reference served; differentiable any number of times
-        in x, weight, bias, scale and noise.
+        [N, O, H', W'], dtype of `x` or under torch.autocast its dtype, in channels_last unless the reference served;
+        differentiable any number of times in x, weight, bias, scale and noise.
     Raises:
         ValueError, TypeError, ImplementationError: naming the argument, its value and the rule.
     """

@@ -36,8 +36,8 @@ def conv_transpose2d(  # noqa: PLR0917 - the positional arguments are torch's
         weight: [C, O / G, K, K], dtype of `x`.
         bias, scale, noise, impl: as in `conv2d`.
     Returns:
-        [N, O, H', W'], dtype of `x`, in channels_last unless the reference served; differentiable any number of times
-        in x, weight, bias, scale and noise.
+        [N, O, H', W'], dtype of `x` or under torch.autocast its dtype, in channels_last unless the reference served;
+        differentiable any number of times in x, weight, bias, scale and noise.
     Raises:
         ValueError, TypeError, ImplementationError: naming the argument, its value and the rule.
     """

@@ -45,6 +45,9 @@ def fused_convolution(
     Raises:
         ValueError, TypeError, ImplementationError: naming the argument, its value and the rule.
     """
+    contract.check_tensor(linear, "x", x)
+    contract.check_tensor(linear, "weight", weight)
+    x, weight = as_autocast(x), as_autocast(weight)
     _check(linear, x, weight, sizes, epilogue)
 
     def run(impl: str) -> Tensor:
@@ -64,6 +67,14 @@ def fused_convolution(
         activation=epilogue.activation,
     )
     return run(choose(case, impl, run))
+
+
+def as_autocast(x: Tensor) -> Tensor:
+    """`x` in the dtype that torch.autocast gives to torch's own convolutions, so that all implementations agree."""
+    kind = x.device.type
+    if not x.is_floating_point() or x.dtype == torch.float64 or kind == "meta" or not torch.is_autocast_enabled(kind):
+        return x
+    return x.to(torch.get_autocast_dtype(kind))
 
 
 def _check(op: Linear, x: Tensor, weight: Tensor, sizes: Sizes, epilogue: Epilogue) -> None:

@@ -68,6 +68,11 @@ def test_a_wrong_step_is_found(wrong: str) -> None:
     assert fastgans_error(wrong, right=config()) > tolerance("fp32", CPU)
 
 
+def test_a_spectral_norm_that_iterates_twice_per_update_is_found() -> None:
+    wrong = [*SPECTRAL_NORM, "discriminator.spectral_norm_iterations=2"]
+    assert fastgans_error(*wrong, right=config(*SPECTRAL_NORM)) > tolerance("bf16", CPU)
+
+
 def test_the_epsilon_of_the_configuration_is_back_after_the_check() -> None:
     run = FastganRun(config("optimizer.generator.eps=1e-6"), CPU, precision="fp32")
     run.train()

@@ -1,6 +1,6 @@
 """The public convolutions under every implementation: what users call, with all that an epilogue can hold."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 import pytest
 import torch
@@ -119,3 +119,19 @@ def test_opcheck(op: str, arguments: tuple[object, ...]) -> None:
     """Schema, registration, and that shapes, strides and dtypes are those that fake tensors promise."""
     utilities = ("test_schema", "test_autograd_registration", "test_faketensor")
     torch.library.opcheck(getattr(torch.ops.fastgan, op).default, arguments, test_utils=utilities)
+
+
+@pytest.mark.parametrize("impl", ["reference", "cudnn_fused", "triton"])
+@pytest.mark.parametrize("op", [conv2d, conv_transpose2d])
+def test_autocast_means_the_same_to_all_implementations(op: Callable[..., Tensor], impl: str) -> None:
+    x, weight, bias = (randn(*size, seed=seed) for seed, size in enumerate([(2, 4, 5, 4), (4, 4, 3, 3), (4,)]))
+    weight.requires_grad_()
+    expected = op(x.bfloat16(), weight.bfloat16(), bias, activation="relu", impl=impl)
+    with torch.autocast(x.device.type, dtype=torch.bfloat16):
+        for given in (x, x.bfloat16()):
+            y = op(given, weight, bias, activation="relu", impl=impl)
+            assert y.dtype == torch.bfloat16
+            assert torch.equal(y, expected)
+        assert op(x.double(), weight.double(), impl="reference").dtype == torch.float64
+    y.float().sum().backward()
+    assert weight.grad.dtype == torch.float32

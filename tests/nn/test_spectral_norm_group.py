@@ -72,8 +72,22 @@ def test_deepcopy_and_state_dict_carry_the_vectors() -> None:
 def test_bad_groups_are_refused() -> None:
     with pytest.raises(ValueError, match="layers is empty"):
         SpectralNorm([])
-    with pytest.raises(ValueError, match="num_iterations=0 must be at least 1"):
-        SpectralNorm(make().normalized_layers(), num_iterations=0)
+    for wrong in (0, 1.5):
+        with pytest.raises(ValueError, match=f"num_iterations={wrong} must be a whole number, at least 1"):
+            SpectralNorm(make().normalized_layers(), num_iterations=wrong)  # type: ignore[arg-type]
+    with pytest.raises(TypeError, match=r"layer 0 is a Linear without a method matrix; take a layer of fastgan\.nn"):
+        SpectralNorm([torch.nn.Linear(2, 2)])  # type: ignore[list-item]
+
+
+def test_the_vectors_stay_in_float32_when_the_weights_become_bf16() -> None:
+    network = make()
+    before = vectors(network)
+    network.bfloat16()
+    assert network.hidden[0].weight.dtype == torch.bfloat16
+    torch.testing.assert_close(vectors(network), before, rtol=0, atol=0)
+    network.step_spectral_norm()
+    assert {vector.dtype for vector in vectors(network)} == {torch.float32}
+    assert {vector.dtype for vector in vectors(network.double())} == {torch.float64}
 
 
 def test_the_vectors_are_frozen_in_eval() -> None:

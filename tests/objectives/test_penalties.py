@@ -1,5 +1,7 @@
 """Penalties against hand-derived values, for a quadratic discriminator whose gradients are known."""
 
+import math
+
 import pytest
 import torch
 from torch import Tensor, nn
@@ -84,6 +86,11 @@ def test_images_must_require_grad() -> None:
     images = images_of_norms(1.0)
     with pytest.raises(ValueError, match=r"images\.requires_grad is False; set it before"):
         r1_penalty(Quadratic(1.0)(images), images)
+    images.requires_grad_()
+    with torch.no_grad(), pytest.raises(ValueError, match=r"judge the images outside of torch\.no_grad\(\)"):
+        r1_penalty(Quadratic(1.0)(images), images)
+    with pytest.raises(ValueError, match="logits do not depend on images; the discriminator must not detach them"):
+        r1_penalty(Quadratic(1.0)(images.clone()), images.detach().requires_grad_())
 
 
 PENALTY_ON_2_AND_1 = {
@@ -149,3 +156,8 @@ def test_unknown_penalty_and_missing_interpolation_are_refused() -> None:
         objective(images, images, penalties={"r3": 1.0})
     with pytest.raises(ValueError, match="penalty 'wgan_gp' lies between real and fake images: give interpolation"):
         objective(images, images, penalties={"wgan_gp": 1.0})
+    for weight in (-1.0, math.nan, math.inf):
+        with pytest.raises(ValueError, match=f"penalty 'r1': weight={weight} must be finite and not negative"):
+            objective(images, images, penalties={"r1": weight})
+    with pytest.raises(TypeError, match=r"penalty on images of dtype torch\.uint8; they must be floating point"):
+        objective(images.byte(), images, penalties={"r1": 1.0})

@@ -129,6 +129,10 @@ def test_what_cannot_be_is_refused_at_construction() -> None:
         DiscriminatorObjective(Smooth(), loss=loss, modes={"wgan_gp": PenaltyMode("approximate")})
     with pytest.raises(ValueError, match=f"mode='duel' must be one of {', '.join(MODES)}, did you mean 'dual'"):
         DiscriminatorObjective(Smooth(), loss=loss, modes={"r1": PenaltyMode("duel")})
+    with pytest.raises(
+        TypeError, match=r"penalty r1: mode='dual' must be a PenaltyMode, such as PenaltyMode\('dual'\)"
+    ):
+        DiscriminatorObjective(Smooth(), loss=loss, modes={"r1": "dual"})  # type: ignore[dict-item]
     with pytest.raises(ValueError, match=r"penalty r1: sigma=0\.0 must be positive and finite"):
         DiscriminatorObjective(Smooth(), loss=loss, modes={"r1": PenaltyMode("approximate", 0.0)})
     objective = DiscriminatorObjective(Smooth(), loss=loss, modes={"r1": PenaltyMode("approximate")})
