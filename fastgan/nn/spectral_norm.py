@@ -119,9 +119,11 @@ def from_parametrizations(
     made = dict(state)
     for index, name in enumerate(layers):
         prefix = f"{name}.parametrizations.weight."
-        if f"{prefix}original" not in made:
-            raise ValueError(f"from_parametrizations: layer {name!r} is not in the state; it needs {prefix}original")
-        weight, u, v = (made.pop(f"{prefix}{key}") for key in ("original", "0._u", "0._v"))
+        keys = [f"{prefix}{key}" for key in ("original", "0._u", "0._v")]
+        for key in keys:
+            if key not in made:
+                raise ValueError(f"from_parametrizations: layer {name!r} is not in the state; it needs {key}")
+        weight, u, v = (made.pop(key) for key in keys)
         if weight.dim() == 4:
             # torch's columns are (channel, row, column) of the kernel, ours (row, column, channel).
             v = v.view(-1, *weight.shape[2:]).permute(1, 2, 0).flatten()

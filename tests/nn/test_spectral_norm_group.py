@@ -140,3 +140,6 @@ def test_torchs_parametrizations_import_and_continue_alike() -> None:
         torch.testing.assert_close(ours(x), expected, rtol=1e-4, atol=1e-5)
     with pytest.raises(ValueError, match=r"layer 'side' is not in the state; it needs side\.parametrizations"):
         from_parametrizations(theirs.state_dict(), ["side"])
+    other = torch.nn.ModuleDict({"down": torch.nn.utils.parametrizations.orthogonal(torch.nn.Linear(2, 2))})
+    with pytest.raises(ValueError, match=r"it needs down\.parametrizations\.weight\.0\._u"):
+        from_parametrizations(other.state_dict(), ["down"])
