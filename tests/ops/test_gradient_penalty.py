@@ -39,6 +39,15 @@ def test_a_zero_gradient_has_a_finite_derivative() -> None:
     assert gradients.grad.tolist() == [[0.0, 0.0, 0.0]]
 
 
+def test_a_zero_gradient_in_the_fused_form_is_harmless_twice() -> None:
+    rows = torch.tensor([[0.0, 0.0], [3.0, 4.0]], requires_grad=True)
+    penalty, _ = fused_penalty(rows, 1.0, False, "reference")
+    (first,) = torch.autograd.grad(penalty.sum(), rows, create_graph=True)
+    assert first[0].tolist() == [0.0, 0.0]
+    (second,) = torch.autograd.grad(first.sum(), rows)
+    assert second.isfinite().all()
+
+
 def test_bf16_is_summed_in_float32() -> None:
     # 1 + 2^-10 is not a bf16 number: a bf16 sum would lose the small terms.
     gradients = torch.full((1, 4097), 2.0**-5)
