@@ -106,15 +106,18 @@ def test_approximate_converges_to_double_with_the_first_power_of_sigma() -> None
         assert (coarse / fine).item() == pytest.approx(2.0, rel=0.05)
 
 
-def test_r1_and_r2_in_different_modes() -> None:
+def test_r1_and_r2_in_different_modes(monkeypatch: pytest.MonkeyPatch) -> None:
     due = {"r1": 2.0, "r2": 0.5}
     judge, shape, _ = network("silu")
+    seen, dual = [], Smooth.dual
+    monkeypatch.setattr(Smooth, "dual", lambda self, x, labels=None: seen.append(len(x.value)) or dual(self, x))
     real, fake = torch.randn(shape, dtype=torch.float64), torch.randn(shape, dtype=torch.float64)
     losses = []
     for modes in ({}, {"r1": PenaltyMode("dual")}):
         objective = DiscriminatorObjective(judge, loss=adversarial_loss("hinge"), modes=modes)
         losses.append(objective(real, fake, penalties=due).loss.detach())
     torch.testing.assert_close(*losses, rtol=1e-12, atol=1e-12)
+    assert seen == [3]  # the real images alone
 
 
 def test_what_cannot_be_is_refused_at_construction() -> None:
