@@ -36,7 +36,9 @@ class SingleEngine:
     def backward(self, loss: Tensor, *, weight: Fraction, is_last: bool) -> None:
         """Adds the gradient of `weight * loss`; `is_last` changes nothing, since nothing is communicated."""
         del is_last
-        (loss if weight == 1 else loss * float(weight)).backward()  # type: ignore[no-untyped-call]
+        # Named, so that none is formed for the images, which require grad where a penalty is due: nobody would read it.
+        trained = [parameter for parameter in self.objective.parameters() if parameter.requires_grad]
+        (loss if weight == 1 else loss * float(weight)).backward(inputs=trained)  # type: ignore[no-untyped-call]
 
     def step(self) -> None:
         """One optimizer step with the accumulated gradient, which is cleared."""

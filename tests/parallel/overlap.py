@@ -58,8 +58,8 @@ def order_of_events(case: Case) -> list[str]:
         events.append("send")
         ordinary_start(self, values)
 
-    def backward(tensor: torch.Tensor) -> None:
-        ordinary_backward(tensor)
+    def backward(tensor: torch.Tensor, **options: Any) -> None:
+        ordinary_backward(tensor, **options)
         events.append("autograd is done")
 
     def wait(self: Sums) -> None:

@@ -3,6 +3,7 @@
 import copy
 from collections.abc import Callable, Iterator
 from dataclasses import replace
+from fractions import Fraction
 
 import pytest
 import torch
@@ -221,3 +222,17 @@ def test_a_joint_step_is_not_made_one_network_after_the_other(tiny: Callable[...
     step = TrainStep(sgd_state(config), loader=loader, seed=0, latent_dim=8, ema=config.ema, device="cpu")
     with pytest.raises(AssertionError, match="JointStep makes joint steps"):
         step.run(build_schedule(config).plan(ScheduleState()))
+
+
+@pytest.mark.parametrize("kinds", [("r1",), ("r1", "r2"), ("wgan_gp",)])
+def test_no_gradient_is_formed_for_the_images(tiny: Callable[..., RunConfig], kinds: tuple[str, ...]) -> None:
+    """A penalty makes them require grad, and a convolution's gradient by its input costs as much as itself."""
+    state, judged = sgd_state(tiny()), []
+    state.discriminator.register_forward_pre_hook(lambda _, inputs: judged.append(inputs[0]))
+    real, fake = torch.rand(2, 3, 1, 32, 32, dtype=torch.float64)
+    engine = state.discriminator_engine
+    output = engine(real, fake, penalties=dict.fromkeys(kinds, 1.0), interpolation=torch.full((3,), 0.5).double())
+    engine.backward(output.loss, weight=Fraction(1, 2), is_last=True)
+    assert any(images.requires_grad for images in judged)
+    assert [images.grad for images in judged] == [None] * len(judged)
+    assert all(parameter.grad is not None for parameter in state.discriminator.parameters())
