@@ -1,7 +1,7 @@
 """Gradient penalties against plain PyTorch: `python -m benchmarks.bench_gradient_penalty`.
 
 The op by itself, |g_n|^2 for each sample, and a discriminator's whole loss with penalties: logits of real and fake
-images, the penalties of their gradients, and the gradient of all of it with respect to the weights.
+images, the penalties of their gradients, and a backward pass as the training step makes it.
 
 Shape legend: N batch, C channels, R resolution.
 """
@@ -158,7 +158,7 @@ class PenalisedLoss:
         self.objective = DiscriminatorObjective(network, loss=loss, modes=dict.fromkeys(kinds, how))
         self.is_estimate = mode == "approximate"
         self.due = dict.fromkeys(kinds, _WEIGHT)
-        self.weights = [parameter for parameter in network.parameters() if parameter.dim() == 4]
+        self.parameters = list(network.parameters())
 
     def __call__(self, real: Tensor, fake: Tensor, interpolation: Tensor) -> Sequence[Tensor]:
         noise = torch.randn_like(real) if self.is_estimate else None
@@ -172,7 +172,8 @@ class PenalisedLoss:
     def _with_noise(self, real: Tensor, fake: Tensor, interpolation: Tensor, noise: Tensor | None) -> Sequence[Tensor]:
         make_noise = None if noise is None else lambda: noise
         output = self.objective(real, fake, penalties=self.due, interpolation=interpolation, noise=make_noise)
-        return (output.loss, *torch.autograd.grad(output.loss, self.weights))
+        output.loss.backward(inputs=self.parameters)  # as fastgan's engines do
+        return (output.loss, *_take_gradients(self.parameters))
 
     def _direction(self, images: Tensor) -> Tensor:
         images = images.detach().requires_grad_()
@@ -184,13 +185,22 @@ def _usual_run(config: RunConfig, kinds: Sequence[str], device: torch.device) ->
     """The same as it is usually written."""
     network = UsualDiscriminator(build_networks(config, device=device)[1]).eval()
     loss, due = adversarial_loss(config.objective.loss), dict.fromkeys(kinds, _WEIGHT)
-    weights = [parameter for parameter in network.parameters() if parameter.dim() == 4]
+    parameters = list(network.parameters())
 
     def run(real: Tensor, fake: Tensor, interpolation: Tensor) -> Sequence[Tensor]:
         total = usual_discriminator_loss(network, loss, real, fake, due=due, interpolation=interpolation)
-        return (total, *torch.autograd.grad(total, weights))
+        total.backward()
+        return (total, *_take_gradients(parameters))
 
     return run
+
+
+def _take_gradients(parameters: Sequence[Tensor]) -> Sequence[Tensor]:
+    """The gradients of the convolutions' weights, which are compared; none is left behind."""
+    taken = [parameter.grad for parameter in parameters if parameter.dim() == 4]
+    for parameter in parameters:
+        parameter.grad = None
+    return [gradient for gradient in taken if gradient is not None]
 
 
 if __name__ == "__main__":
