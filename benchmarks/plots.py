@@ -16,20 +16,34 @@ from benchmarks.rows import Ceilings, Figures, Row
 
 _COLOURS = ("#8c8c8c", "#4c72b0", "#dd8452", "#55a868", "#c44e52", "#8172b3", "#937860", "#da8bc3")
 _BAR_INCHES = 0.22
+# Names of providers left of a panel, what lies right of it and above the first, and a title between two of them.
+_LEFT_INCHES, _RIGHT_INCHES, _GAP_INCHES, _LAST_INCHES = 2.6, 0.3, 0.5, 0.5
+_WIDTH_INCHES = 9.0
 
 
 def plot_bars(rows: Sequence[Row]) -> bytes:
     """PNG: one panel per case, one bar per provider, its whisker from p20 to p80; rows without a time are named."""
-    cases = [(key, list(group)) for key, group in groupby(rows, key=lambda row: f"{row.benchmark}: {row.case}")]
-    heights = [len(group) + 1.6 for _, group in cases]
-    figure = Figure(figsize=(9, max(2.0, _BAR_INCHES * sum(heights) + 0.4)), dpi=110, layout="constrained")
+    cases = [(key, list(group)) for key, group in groupby(rows, key=case_title)]
+    heights = [_BAR_INCHES * (len(group) + 0.4) for _, group in cases]
+    total = sum(heights) + _GAP_INCHES * len(cases) + _LAST_INCHES
+    figure = Figure(figsize=(_WIDTH_INCHES, total), dpi=110)
     FigureCanvasAgg(figure)
-    panels = figure.subplots(len(cases), 1, squeeze=False, height_ratios=heights)[:, 0]
-    for axes, (title, group) in zip(panels, cases, strict=True):
+    bottom = total
+    for (title, group), height in zip(cases, heights, strict=True):
+        bottom -= _GAP_INCHES + height
+        # Placed by hand: to find a layout takes matplotlib longer than to draw.
+        width = _WIDTH_INCHES - _LEFT_INCHES - _RIGHT_INCHES
+        place = (_LEFT_INCHES / _WIDTH_INCHES, bottom / total, width / _WIDTH_INCHES, height / total)
+        axes = figure.add_axes(place)
         _draw_bars(axes, group)
         axes.set_title(title, fontsize=8, loc="left")
-    panels[-1].set_xlabel("milliseconds per call, median with 20th and 80th percentile", fontsize=8)
+    axes.set_xlabel("milliseconds per call, median with 20th and 80th percentile", fontsize=8)
     return _png(figure)
+
+
+def case_title(row: Row) -> str:
+    """What all providers of a case have in common."""
+    return f"{row.benchmark}: {row.case}"
 
 
 def _draw_bars(axes: Axes, rows: Sequence[Row]) -> None:

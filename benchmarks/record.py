@@ -11,7 +11,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import AwareDatetime, BaseModel, ConfigDict, ValidationError
 
 from benchmarks.rows import Figures
 from fastgan.errors import DataError
@@ -20,13 +20,40 @@ from fastgan.train.environment import environment
 RECORDS_DIR = Path(__file__).parent / "records"
 
 
+class Processor(BaseModel):
+    """The CPU of a record's machine."""
+
+    model: str
+    num_cores: int
+    num_threads: int
+    vectors: str
+    bf16_instructions: list[str]
+
+
+class Accelerator(BaseModel):
+    """A GPU of it."""
+
+    name: str
+    memory_gib: float
+
+
+class Machine(BaseModel):
+    """What reports and comparisons read of `fastgan.train.environment`; it says more."""
+
+    python: str
+    packages: dict[str, str | None]
+    optional_packages: dict[str, str | None]
+    cpu: Processor
+    gpus: list[Accelerator]
+
+
 class Record(BaseModel):
     """A record as it is read back. `figures` of a record with rows is what `Figures` describes."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     benchmark: str
-    date: datetime.datetime
+    date: AwareDatetime
     command: str
     configuration: dict[str, Any]
     figures: dict[str, Any]
@@ -105,8 +132,9 @@ def read_record(path: Path) -> Record:
         DataError: if there is none, or it is not a record.
     """
     try:
-        record = Record.model_validate_json(path.read_text(encoding="utf-8"))
+        record = Record.model_validate_json(path.read_bytes())
         record.rows()
+        Machine.model_validate(record.environment)
     except OSError as error:
         raise DataError(f"record {path} cannot be read: {error.strerror}; give a file that a benchmark wrote") from None
     except ValidationError as error:

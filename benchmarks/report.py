@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import argparse
+import itertools
 import sys
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from itertools import groupby
 from pathlib import Path
 
@@ -23,6 +24,8 @@ from fastgan.train.files import replace_file
 from fastgan.train.log import fail, say
 
 REPORT = "report.md"
+# The benchmarks of a GPU have hundreds: one picture of all would be higher than matplotlib can draw.
+_CASES_PER_PICTURE = 30
 _HEADER = (
     "provider",
     "dtype",
@@ -50,8 +53,9 @@ def write_report(records: Mapping[Path, Record], folder: Path) -> Path:
         raise DataError("no record holds rows; give records that `fastgan bench` wrote")
     folder.mkdir(parents=True, exist_ok=True)
     lines = ["# Benchmarks", ""]
-    for path, record in with_rows.items():
-        pictures = _pictures(record.rows(), folder, stem=path.stem)
+    for path, stem in _stems(with_rows).items():
+        record = with_rows[path]
+        pictures = _pictures(record.rows(), folder, stem=stem)
         lines += [*_section(path, record), *(f"![{name}]({name})" for name in pictures), ""]
     report = folder / REPORT
     replace_file(report, "\n".join(lines).encode())
@@ -61,16 +65,30 @@ def write_report(records: Mapping[Path, Record], folder: Path) -> Path:
 def _pictures(figures: Figures, folder: Path, *, stem: str) -> list[str]:
     """Names of the pictures; none where matplotlib is not installed, and the tables say all the same."""
     try:
-        from benchmarks.plots import plot_bars, plot_roofline
+        from benchmarks.plots import case_title, plot_bars, plot_roofline
     except ImportError:
         return []
-    pictures = {f"{stem}.png": plot_bars(figures.rows)}
+    names = []
+    cases = [list(rows) for _, rows in groupby(figures.rows, key=case_title)]
+    for number, first in enumerate(range(0, len(cases), _CASES_PER_PICTURE), start=1):
+        names.append(f"{stem}.png" if number == 1 else f"{stem}-bars{number}.png")
+        replace_file(
+            folder / names[-1], plot_bars([row for rows in cases[first:][:_CASES_PER_PICTURE] for row in rows])
+        )
     roofline = plot_roofline(figures)
     if roofline is not None:
-        pictures[f"{stem}-roofline.png"] = roofline
-    for name, content in pictures.items():
-        replace_file(folder / name, content)
-    return list(pictures)
+        names.append(f"{stem}-roofline.png")
+        replace_file(folder / names[-1], roofline)
+    return names
+
+
+def _stems(paths: Iterable[Path]) -> dict[Path, str]:
+    """A name for the pictures of each record: that of its file, numbered where another folder has one of that name."""
+    stems: dict[Path, str] = {}
+    for path in paths:
+        names = itertools.chain([path.stem], (f"{path.stem}~{number}" for number in itertools.count(2)))
+        stems[path] = next(name for name in names if name not in stems.values())
+    return stems
 
 
 def _section(path: Path, record: Record) -> Iterator[str]:

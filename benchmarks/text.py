@@ -69,7 +69,8 @@ def machine_line(environment: Mapping[str, Any]) -> str:
     cpu, gpus = environment["cpu"], environment.get("gpus") or []
     parts = [f"{gpu['name']}, {gpu['memory_gib']} GiB" for gpu in gpus]
     if gpus:
-        parts.append(f"driver {environment['gpu_driver']}, CUDA {environment['cuda']}, cuDNN {environment['cudnn']}")
+        driver, cuda, cudnn = (environment.get(name) for name in ("gpu_driver", "cuda", "cudnn"))
+        parts.append(f"driver {driver}, CUDA {cuda}, cuDNN {cudnn}")
     parts.append(
         f"{cpu['model']}, {count(cpu['num_cores'], 'core')}, {count(cpu['num_threads'], 'thread')}, {cpu['vectors']}"
     )

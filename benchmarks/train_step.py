@@ -29,8 +29,8 @@ def _narrow(channels: int, max_channels: int) -> list[str]:
     return [f"{network}.{size}" for network in ("generator", "discriminator") for size in sizes]
 
 
-# Enough to see that it works.
-_QUICK = ("batch_images=8", *_narrow(8, 32))
+# Enough to see that it works. In networks of half this width bf16 moves G's first changes by 0.15 to 1.1 of their norm.
+_QUICK = ("batch_images=8", *_narrow(16, 32))
 # A CPU would take a quarter of an hour for what a GPU does in seconds.
 _ON_CPU = {"dcgan-64": ("batch_images=8", *_narrow(16, 128))}
 # Long enough for the allocators to have settled, penalties included.

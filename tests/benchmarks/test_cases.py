@@ -267,9 +267,15 @@ def test_the_last_cache_has_a_size() -> None:
     assert 1 << 18 <= cache_bytes(CPU) <= 1 << 32
 
 
-def test_a_run_ends_with_a_record_and_a_comparison(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_run_ends_with_a_record_and_a_comparison(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
     benchmarks = {"spectral_norm": suite.KERNELS["spectral_norm"]}
+    clocks = iter(({"clocks.sm": "210 MHz"}, {"clocks.sm": "1980 MHz"}, None, None))
+    monkeypatch.setattr(runner, "gpu_clocks", lambda: next(clocks))
     first = run_benchmarks("bench-x", benchmarks, QUICK._replace(out=tmp_path), module="suite")
+    read = read_record(first).configuration["gpu_clocks_before_and_after"]
+    assert read == [{"clocks.sm": "210 MHz"}, {"clocks.sm": "1980 MHz"}]
     second = run_benchmarks("bench-x", benchmarks, QUICK._replace(out=tmp_path, compare=first), module="suite")
     assert first != second
     record = read_record(second)

@@ -4,16 +4,17 @@ import math
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 import torch
 from pydantic import ValidationError
 from torch import Tensor
 
-from benchmarks import harness, timing
+from benchmarks import ceilings, harness, timing
 from benchmarks.gate import limit_of_others, limit_of_yardstick, relative_error
 from benchmarks.harness import Case, Inputs, Provider, input_sets, measure_case, measure_cases
-from benchmarks.machine import CpuStopwatch
+from benchmarks.machine import CpuStopwatch, gpu_clocks
 from benchmarks.profiling import profile_call
 from benchmarks.rows import Ceilings, Row, Spread, roofline_share
 from benchmarks.timing import QUICK, Settings, interleave
@@ -39,8 +40,8 @@ def case(*providers: Provider, name: str = "8x8", dtype: str = "fp32") -> Case:
 
 
 def test_right_providers_get_a_time_and_all_that_belongs_to_it() -> None:
-    ceilings = Ceilings(copy_bytes_per_second=1e9, matmul_flops_per_second={"fp32": 1e9})
-    eager, twice = measure_case(case(provider("eager", square), provider("twice", square)), TINY, ceilings)
+    roof = Ceilings(copy_bytes_per_second=1e9, matmul_flops_per_second={"fp32": 1e9})
+    eager, twice = measure_case(case(provider("eager", square), provider("twice", square)), TINY, roof)
     assert (eager.provider, twice.provider) == ("eager", "twice")
     for row in (eager, twice):
         assert row.time is not None
@@ -218,11 +219,11 @@ def test_the_profile_counts_the_peak_not_the_sum() -> None:
 
 
 def test_the_roofline_takes_the_slower_of_memory_and_arithmetic() -> None:
-    ceilings = Ceilings(copy_bytes_per_second=100.0, matmul_flops_per_second={"fp32": 10.0})
-    share = roofline_share(4000.0, num_bytes=100, num_flops=20, dtype="fp32", ceilings=ceilings)
+    roof = Ceilings(copy_bytes_per_second=100.0, matmul_flops_per_second={"fp32": 10.0})
+    share = roofline_share(4000.0, num_bytes=100, num_flops=20, dtype="fp32", ceilings=roof)
     assert share == pytest.approx(0.5)
-    assert roofline_share(4000.0, num_bytes=300, num_flops=20, dtype="fp32", ceilings=ceilings) == pytest.approx(0.75)
-    assert roofline_share(1.0, num_bytes=1, num_flops=1, dtype="bf16", ceilings=ceilings) is None
+    assert roofline_share(4000.0, num_bytes=300, num_flops=20, dtype="fp32", ceilings=roof) == pytest.approx(0.75)
+    assert roofline_share(1.0, num_bytes=1, num_flops=1, dtype="bf16", ceilings=roof) is None
 
 
 def test_a_row_has_a_time_or_a_reason() -> None:
@@ -294,3 +295,36 @@ def test_calls_take_one_set_of_inputs_after_the_other() -> None:
     # The first call is compared with float64; then come warm-up and samples.
     assert len(set(seen[1:])) > 1
     assert all(now != before for before, now in zip(seen[-4:], seen[-3:], strict=False))
+
+
+def test_a_sample_is_divided_by_its_calls_on_host_and_device(monkeypatch: pytest.MonkeyPatch) -> None:
+    watch = FakeStopwatch()
+    monkeypatch.setattr(timing.time, "perf_counter", lambda: watch.now / 2)
+
+    def call(index: int) -> None:
+        watch.now += 0.25
+
+    settings = Settings(min_rounds=1, max_rounds=1, num_warmup_calls=0, seconds_per_provider=0, min_sample_seconds=1.0)
+    found = interleave({"call": call}, watch, settings)["call"]
+    assert (found.time.num_calls, found.time.p50) == (4, 250)
+    assert found.host_milliseconds == 125
+
+
+def test_ceilings_count_bytes_read_and_written_and_two_flops_per_product(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(ceilings, "_median_seconds", lambda call, device: 0.5)
+    monkeypatch.setattr(ceilings, "cache_bytes", lambda device: 1000)
+    found = ceilings.measure_ceilings(CPU, dtypes=("fp32",), is_quick=True)
+    assert found.copy_bytes_per_second == 2 * 2000 / 0.5
+    assert found.matmul_flops_per_second == {"fp32": 2 * 256**3 / 0.5}
+
+
+def test_the_clocks_are_those_that_nvidia_smi_reads(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    tool = tmp_path / "nvidia-smi"
+    monkeypatch.setenv("PATH", str(tmp_path))
+    assert gpu_clocks() is None
+    tool.write_text("#!/bin/sh\necho '1980 MHz, 2619 MHz, 1980 MHz, 112.5 W, 41'\n")
+    tool.chmod(0o755)
+    read = {"clocks.sm": "1980 MHz", "clocks.mem": "2619 MHz", "clocks.max.sm": "1980 MHz"}
+    assert gpu_clocks() == read | {"power.draw": "112.5 W", "temperature.gpu": "41"}
+    tool.write_text("#!/bin/sh\nexit 9\n")
+    assert gpu_clocks() is None

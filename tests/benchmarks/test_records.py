@@ -1,10 +1,13 @@
 """Records are read back as they were written, compared row by row, and shown as tables and pictures."""
 
+import json
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from benchmarks import plots, report
 from benchmarks.compare import compare_rows, environment_differences, verdict
 from benchmarks.plots import plot_roofline
 from benchmarks.record import read_record, read_records, write_record
@@ -47,13 +50,14 @@ def test_a_record_of_another_kind_has_no_rows(tmp_path: Path) -> None:
     [
         (None, "cannot be read: No such file"),
         ("{", "the file: Invalid JSON"),
+        ("\N{LATIN SMALL LETTER E WITH ACUTE}", "the file: Invalid JSON"),
         ('{"benchmark": "b"}', "date: Field required"),
     ],
 )
 def test_what_is_no_record_is_refused_in_one_line(tmp_path: Path, text: str | None, message: str) -> None:
     path = tmp_path / "a.json"
     if text is not None:
-        path.write_text(text)
+        path.write_text(text, encoding="latin-1")
     with pytest.raises(DataError, match=message) as caught:
         read_record(path)
     assert "\n" not in str(caught.value)
@@ -63,6 +67,26 @@ def test_a_row_with_a_missing_fact_is_refused(tmp_path: Path) -> None:
     path = write_record("bench-all", {"rows": [{"case": "c"}]}, configuration={}, records_dir=tmp_path)
     with pytest.raises(DataError, match=r"is not a record: rows\.0\.benchmark: Field required"):
         read_record(path)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda facts: facts["environment"]["cpu"].pop("vectors"), r"cpu\.vectors: Field required"),
+        (lambda facts: facts["environment"].pop("packages"), "packages: Field required"),
+        # Records are put in the order of their dates.
+        (lambda facts: facts.update(date="2026-11-23T10:00:00"), "date: Input should have timezone info"),
+    ],
+)
+def test_a_record_that_a_report_could_not_show_is_refused(
+    tmp_path: Path, change: Callable[[dict[str, Any]], object], message: str
+) -> None:
+    path = write(tmp_path, row())
+    facts = json.loads(path.read_text())
+    change(facts)
+    path.write_text(json.dumps(facts))
+    with pytest.raises(DataError, match=f"is not a record: {message}"):
+        read_records(tmp_path)
 
 
 @pytest.mark.parametrize(
@@ -123,8 +147,8 @@ def test_a_table_shows_ratios_and_reasons() -> None:
 def test_a_report_has_tables_and_pictures(tmp_path: Path) -> None:
     ceilings = Ceilings(copy_bytes_per_second=1e9, matmul_flops_per_second={"fp32": 1e12})
     path = write(tmp_path, row(num_bytes=8, num_flops=16), row("none", refused="needs a GPU"), ceilings=ceilings)
-    report = write_report({path: read_record(path)}, tmp_path / "report")
-    text = report.read_text(encoding="utf-8")
+    page = write_report({path: read_record(path)}, tmp_path / "report")
+    text = page.read_text(encoding="utf-8")
     assert "### b: c" in text
     assert "copy 1 GB/s" in text
     pictures = sorted(path.name for path in (tmp_path / "report").glob("*.png"))
@@ -132,6 +156,30 @@ def test_a_report_has_tables_and_pictures(tmp_path: Path) -> None:
     for name in pictures:
         assert f"![{name}]({name})" in text
         assert (tmp_path / "report" / name).read_bytes().startswith(PNG)
+
+
+def test_records_of_one_name_and_many_cases_have_pictures_of_their_own(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(report, "_CASES_PER_PICTURE", 2)
+    drawn: list[list[str]] = []
+    monkeypatch.setattr(plots, "plot_bars", lambda rows: drawn.append([row.case for row in rows]) or PNG)
+    rows = [row(name).model_copy(update={"case": case}) for case in "abcde" for name in ("eager", "other")]
+    paths = [write(tmp_path / folder, *rows) for folder in ("one", "two")]
+    write_report({path: read_record(path) for path in paths}, tmp_path / "report")
+    text = (tmp_path / "report" / "report.md").read_text(encoding="utf-8")
+    stem = paths[0].stem
+    names = [f"{start}{end}.png" for start in (stem, f"{stem}~2") for end in ("", "-bars2", "-bars3")]
+    assert [line for line in text.splitlines() if line.startswith("![")] == [f"![{name}]({name})" for name in names]
+    assert {path.name for path in (tmp_path / "report").glob("*.png")} == set(names)
+    assert drawn == [list("aabb"), list("ccdd"), list("ee")] * 2
+
+
+def test_the_largest_picture_can_be_drawn() -> None:
+    """Agg draws no more than 65,535 pixels. No case has more than 12 providers."""
+    rows = [row(f"provider {n}").model_copy(update={"case": case}) for case in "ab" for n in range(12)]
+    height = int.from_bytes(plots.plot_bars(rows)[20:24], "big")
+    assert report._CASES_PER_PICTURE / 2 * height < 1 << 16
 
 
 def test_without_rows_there_is_no_report(tmp_path: Path) -> None:

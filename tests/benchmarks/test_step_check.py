@@ -5,7 +5,7 @@ import functools
 import pytest
 import torch
 
-from benchmarks import bench_compiled_step
+from benchmarks import bench_compiled_step, train_step
 from benchmarks.baselines import usual_step
 from benchmarks.baselines.usual_step import Variant
 from benchmarks.runner import Options
@@ -50,6 +50,16 @@ def test_fastgans_step_is_right(overrides: list[str], variant: Variant) -> None:
 def test_usual_steps_are_right(variant: Variant) -> None:
     made = UsualRun(config(), CPU, variant=variant).train()
     assert step_error(made, exact_steps(config(), CPU, variant=Variant())) < 0.2 * tolerance("fp32", CPU)
+
+
+def test_a_quick_step_can_be_judged_in_bf16() -> None:
+    """Emulated where there are no instructions. The sizes of a quick run must not make right steps look wrong."""
+    quick = train_step.load_preset("digits", is_quick=True)
+    (variant,) = (variant for variant in COMPILED["bf16"].values() if not variant.compiled)
+    usual = UsualRun(quick, CPU, variant=variant).train()
+    ours = FastganRun(quick, CPU, precision="bf16").train()
+    assert step_error(usual, exact_steps(quick, CPU, variant=Variant())) < 0.6 * tolerance("bf16", CPU)
+    assert step_error(ours, exact_steps(quick, CPU, variant=FASTGANS)) < 0.6 * tolerance("bf16", CPU)
 
 
 @pytest.mark.parametrize(

@@ -24,6 +24,7 @@ from benchmarks.parallel_worker import make_step
 from fastgan.dist import ALONE, World
 from fastgan.train.config import RunConfig
 from tests.guards.tree import ROOT
+from tests.kernels.ledger import ARCHITECTURES, LEDGER
 
 NUMBERS = Path(__file__).with_name("performance.json")
 UPDATE = "if the change is meant, write the new numbers with: python -m tests.guards.test_performance"
@@ -184,6 +185,14 @@ def test_every_kernel_of_a_step_is_counted() -> None:
     kernels = {name for source in sources for name in re.findall(r"^def (\w+_kernel)\(", source, re.MULTILINE)}
     written = json.loads(NUMBERS.read_text(encoding="utf-8"))
     assert written["kernels, step with penalties"].keys() == kernels - NOT_IN_THE_STEP
+
+
+def test_what_is_launched_has_been_compiled_for_every_architecture() -> None:
+    written = json.loads(NUMBERS.read_text(encoding="utf-8"))
+    launched = {name for kind in KERNEL_STEPS for name in written[f"kernels, {kind}"]}
+    for architecture in ARCHITECTURES:
+        entries = json.loads(LEDGER.read_text(encoding="utf-8"))[f"sm_{architecture}"]
+        assert launched <= {entry.split(" / ")[1] for entry in entries}
 
 
 def test_a_collective_is_counted() -> None:
