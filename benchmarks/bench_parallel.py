@@ -26,6 +26,7 @@ from benchmarks.op_counts import Counts
 from benchmarks.parallel_worker import BARE_DDP, COMPARED, COUNT, KEPT, MARK, PERIOD, make_step
 from benchmarks.runner import Options, main_of
 from benchmarks.step_providers import steps_per_period
+from benchmarks.text import last_error
 from benchmarks.train_step import load_preset
 from fastgan.dist import ALONE
 from fastgan.train.config_types import EngineKind
@@ -136,10 +137,7 @@ class Engine:
 
     def _last_error(self) -> str:
         self._errors.seek(0)
-        lines = [line.strip() for line in self._errors.read().decode(errors="replace").splitlines()]
-        errors = [line for line in lines if line.startswith("error: ")]
-        last = (errors or [line for line in lines if line] or ["the processes ended without a word"])[-1]
-        return last.removeprefix("error: ")
+        return last_error(self._errors.read().decode(errors="replace"))
 
     def close(self) -> None:
         """Asks the processes to end, and ends them if they do not."""

@@ -96,8 +96,8 @@ def write_record(
     return _write_new(records_dir, f"{now:%Y-%m-%d}-{benchmark}", text)
 
 
-def require_writable(folder: Path) -> None:
-    """Makes the folder of results, if it is not there, before anything is measured for it.
+def require_writable(folder: Path, *, option: str = "--out") -> None:
+    """Makes the folder of results, which `option` named, before anything is measured for it.
 
     Raises:
         DataError: if nothing can be written there.
@@ -108,7 +108,7 @@ def require_writable(folder: Path) -> None:
         probe.touch()
         probe.unlink()
     except OSError as error:
-        raise DataError(f"--out {folder} cannot be written: {error.strerror}; choose another folder") from None
+        raise DataError(f"{option} {folder} cannot be written: {error.strerror}; choose another folder") from None
 
 
 def _write_new(folder: Path, stem: str, text: str) -> Path:

@@ -18,10 +18,12 @@ from typing import NamedTuple
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
+from benchmarks.record import require_writable
+from fastgan.errors import FastganError
 from fastgan.schedule import Alternate, Joint, LazyPenalty, Policy, Split
 from fastgan.simulate import CostModel, Fabric, Noise, Part, best_roles, efficiency, parts_from_passes, simulate
 from fastgan.train.files import replace_file
-from fastgan.train.log import say
+from fastgan.train.log import fail, say
 
 TABLE, BASELINES = "table", "baselines"
 REPORTS_DIR = Path(__file__).parent / "reports"
@@ -172,6 +174,11 @@ def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.scaling", description=__doc__)
     parser.add_argument("--out", type=Path, default=REPORTS_DIR, help="folder of the report (%(default)s)")
     out = parser.parse_args().out
+    try:
+        require_writable(out)
+    except FastganError as error:
+        fail(str(error))
+        return error.exit_code
     found = list(rows())
     replace_file(out / "scaling.png", picture(found))
     text = (REPORTS_DIR / "scaling.md").read_text(encoding="utf-8")

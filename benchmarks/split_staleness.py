@@ -25,15 +25,18 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.ticker import EngFormatter
 
+from benchmarks.arguments import add_folders, picture_path, positive_int
 from benchmarks.digit_classifier import load_digits
 from benchmarks.digits_quality import Judge, score_images, train_judge
-from benchmarks.record import RECORDS_DIR, write_record
+from benchmarks.record import write_record
+from benchmarks.text import last_error
+from fastgan.errors import FastganError, TrainingError
 from fastgan.schedule.policy import counted
 from fastgan.train.build import build_networks
 from fastgan.train.checkpoint import Checkpoint, list_checkpoints
 from fastgan.train.config import load_config
 from fastgan.train.files import replace_file
-from fastgan.train.log import say
+from fastgan.train.log import fail, say
 from fastgan.train.run_folder import read_config
 from fastgan.train.sample import generate
 from fastgan.train.stats import read_stats
@@ -94,13 +97,13 @@ def train(overrides: Sequence[str], run_dir: Path, *, num_processes: int) -> Non
     """One run in lockstep.
 
     Raises:
-        RuntimeError: if it fails, with the end of what it said.
+        TrainingError: if it fails, with the error that it named.
     """
     launcher = [sys.executable, "-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={num_processes}"]
     command = [*launcher, "-m", "fastgan", "train", "digits", *overrides, f"run_dir={run_dir}"]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     if done.returncode:
-        raise RuntimeError(f"{' '.join(overrides)} failed: {done.stderr[-1000:]}")
+        raise TrainingError(f"{' '.join(overrides)} failed: {last_error(done.stderr)}")
 
 
 def measure(run_dir: Path, judge: Judge, *, setup: Setup, seed: int, num_scored: int) -> Curve:
@@ -144,13 +147,26 @@ def draw(curves: Sequence[Curve], path: Path) -> None:
 def main() -> int:
     """Command line; the exit code."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks.split_staleness", description=__doc__.split("\n")[0])
-    parser.add_argument("--images", type=int, default=64_000, help="real images that each run shows")
-    parser.add_argument("--seeds", type=int, default=2, help="runs of each kind")
-    parser.add_argument("--scored", type=int, default=2_500, help="images drawn at each checkpoint")
+    parser.add_argument("--images", type=positive_int, default=64_000, help="real images that each run shows")
+    parser.add_argument("--seeds", type=positive_int, default=2, help="runs of each kind")
+    parser.add_argument("--scored", type=positive_int, default=2_500, help="images drawn at each checkpoint")
     parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help="for all runs, such as a width")
-    parser.add_argument("--out", type=Path, default=RECORDS_DIR, help="folder of the record")
-    parser.add_argument("--picture", type=Path, default=PICTURE)
+    add_folders(parser)
     options = parser.parse_args()
+    if options.scored < 2:
+        parser.error(f"--scored {options.scored} must be at least 2: one image has no covariance")
+    try:
+        return compare(options)
+    except FastganError as error:
+        fail(str(error))
+        return error.exit_code
+
+
+def compare(options: argparse.Namespace) -> int:
+    """Runs all setups under all seeds, then writes record and picture; the exit code."""
+    picture = picture_path(options, PICTURE)
+    # Keys that are not valid are found before an hour has passed.
+    base = load_config("digits", overrides=[*SETTINGS, f"total_images={options.images}", *options.set])
     judge = train_judge(load_digits(), seed=0)
     curves = []
     for seed in range(options.seeds):
@@ -161,12 +177,11 @@ def main() -> int:
                 train(overrides, run_dir, num_processes=setup.num_processes)
                 curves.append(measure(run_dir, judge, setup=setup, seed=seed, num_scored=options.scored))
             say(f"{setup.label}, seed {seed}: Fréchet distance {curves[-1].frechet_distances[-1]:.2f}")
-    draw(curves, options.picture)
-    base = load_config("digits", overrides=[*SETTINGS, f"total_images={options.images}", *options.set])
+    draw(curves, picture)
     configuration = base.model_dump(mode="json", exclude={"run_dir", "seed", "schedule"})
     figures = {"runs": [curve._asdict() | {"setup": curve.setup._asdict()} for curve in curves]}
     record = write_record("split_staleness", figures, configuration=configuration, records_dir=options.out)
-    say(f"record: {record}, picture: {options.picture}")
+    say(f"record: {record}, picture: {picture}")
     return 0
 
 

@@ -59,6 +59,14 @@ def row_line(row: Row, *, base: Row) -> str:
     return f"{title}: {', '.join(fact for fact in facts if fact)}"
 
 
+def last_error(output: str) -> str:
+    """What a process that failed said last: its own `error:` line, if there is one, among what launchers add."""
+    lines = [line.strip() for line in output.splitlines()]
+    errors = [line for line in lines if line.startswith("error: ")]
+    last = (errors or [line for line in lines if line] or ["the process ended without a word"])[-1]
+    return last.removeprefix("error: ")
+
+
 def count(number: int, noun: str) -> str:
     """ "1 core", "2 cores"."""
     return f"{number} {noun}" if number == 1 else f"{number} {noun}s"

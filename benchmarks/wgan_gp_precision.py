@@ -19,12 +19,14 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.ticker import EngFormatter
 
+from benchmarks.arguments import add_folders, picture_path, positive_int
 from benchmarks.digit_classifier import load_digits
 from benchmarks.digits_quality import Judge, score_images, train_judge
-from benchmarks.record import RECORDS_DIR, write_record
+from benchmarks.record import write_record
+from fastgan.errors import FastganError
 from fastgan.train.config import RunConfig, load_config
 from fastgan.train.files import replace_file
-from fastgan.train.log import quiet, say
+from fastgan.train.log import fail, quiet, say
 from fastgan.train.loop import train
 from fastgan.train.sample import generate, load_generator
 from fastgan.train.stats import read_stats
@@ -97,11 +99,21 @@ def draw(curves: Sequence[Curve], path: Path) -> None:
 def main() -> int:
     """Command line; the exit code."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks.wgan_gp_precision", description=__doc__.split("\n")[0])
-    parser.add_argument("--images", type=int, default=48_000, help="real images that each run shows to the critic")
-    parser.add_argument("--seeds", type=int, default=3, help="runs in each format")
-    parser.add_argument("--out", type=Path, default=RECORDS_DIR, help="folder of the record")
-    parser.add_argument("--picture", type=Path, default=PICTURE)
-    options = parser.parse_args()
+    parser.add_argument(
+        "--images", type=positive_int, default=48_000, help="real images that each run shows to the critic"
+    )
+    parser.add_argument("--seeds", type=positive_int, default=3, help="runs in each format")
+    add_folders(parser)
+    try:
+        return compare(parser.parse_args())
+    except FastganError as error:
+        fail(str(error))
+        return error.exit_code
+
+
+def compare(options: argparse.Namespace) -> int:
+    """Runs all seeds in both formats, then writes record and picture; the exit code."""
+    picture = picture_path(options, PICTURE)
     judge = train_judge(load_digits(), seed=0)
     curves = []
     for seed in range(options.seeds):
@@ -112,11 +124,11 @@ def main() -> int:
             last = curves[-1]
             final = f"estimate {last.wasserstein_estimates[-1]:.3f}, Fréchet distance {last.frechet_distance:.2f}"
             say(f"{precision}, seed {seed}: {final}")
-    draw(curves, options.picture)
+    draw(curves, picture)
     configuration = config.model_dump(mode="json", exclude={"run_dir", "precision", "seed"})
     figures = {"runs": [curve._asdict() for curve in curves]}
     record = write_record("wgan_gp_precision", figures, configuration=configuration, records_dir=options.out)
-    say(f"record: {record}, picture: {options.picture}")
+    say(f"record: {record}, picture: {picture}")
     return 0
 
 
