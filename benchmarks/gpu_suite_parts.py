@@ -90,7 +90,7 @@ def measure(*targets: str) -> Callable[[Context], list[list[str]]]:
     return commands
 
 
-# The most important ones first. The minutes are those of the usual budget, and grow with it.
+# The most important ones first. The minutes are those of the usual budget; they grow with it, and where few parts run.
 USUAL_MINUTES = 8.0
 PARTS = (
     Part("install", 1.5, install),

@@ -132,9 +132,13 @@ def test_parts_share_the_budget_by_their_minutes(tmp_path: Path) -> None:
 
         return Part(name, minutes, commands)
 
-    run_suite([remembering("short", 1.0), remembering("long", 2.0)], Context(tmp_path, is_dry_run=True), minutes=4)
+    parts = [remembering("short", 1.0), remembering("long", 2.0), remembering("longest", USUAL_MINUTES)]
+    run_suite(parts, Context(tmp_path, is_dry_run=True), minutes=4)
     assert given["short"] == pytest.approx(60 * 4 / USUAL_MINUTES)
     assert given["long"] == pytest.approx(120 * 4 / USUAL_MINUTES)
+    run_suite(parts[:2], Context(tmp_path, is_dry_run=True), minutes=4)
+    assert given["short"] == pytest.approx(80)  # a third of all there is
+    assert given["long"] == pytest.approx(160)
 
 
 def test_what_a_part_notes_and_why_it_failed_stand_in_the_summary(tmp_path: Path) -> None:
