@@ -10,8 +10,12 @@ from benchmarks.rows import Row
 from benchmarks.text import format_milliseconds
 
 # What a time depends on besides the code.
-_FACTS = ("cpu", "gpus", "gpu_driver", "cuda", "cudnn", "python")
-_PACKAGES = (("packages", "torch"), ("optional_packages", "triton"))
+_FACTS = ("gpus", "gpu_driver", "cuda", "cudnn", "python")
+_PARTS = (
+    *(("cpu", name) for name in ("model", "num_cores", "num_threads", "vectors", "bf16_instructions")),
+    ("packages", "torch"),
+    ("optional_packages", "triton"),
+)
 
 
 def compare_rows(earlier: Sequence[Row], now: Sequence[Row]) -> list[str]:
@@ -49,8 +53,9 @@ def verdict(before: Row, now: Row) -> str:
 def environment_differences(earlier: Record, now: Record) -> Iterator[str]:
     """One sentence for every fact that makes the times hard to compare."""
     pairs = [(name, earlier.environment.get(name), now.environment.get(name)) for name in _FACTS]
-    for group, name in _PACKAGES:
-        pairs.append((name, *(record.environment.get(group, {}).get(name) for record in (earlier, now))))
+    for group, name in _PARTS:
+        title = f"cpu {name}" if group == "cpu" else name
+        pairs.append((title, *(record.environment.get(group, {}).get(name) for record in (earlier, now))))
     pairs.append(("quick", earlier.configuration.get("quick"), now.configuration.get("quick")))
     for name, before, after in pairs:
         if before != after:

@@ -115,6 +115,10 @@ def _kernels(records: Mapping[Path, Record]) -> Iterator[str]:
         if lines:
             yield "Single ops and losses, the fastest way of PyTorch's own against the fastest of fastgan:"
             yield ""
+            if device == "cpu":
+                yield "(Ops that run as plain PyTorch on a CPU have no line: but for the memory layout they would be"
+                yield "compared with themselves. Their records have all layouts.)"
+                yield ""
             yield "| op | case | PyTorch | fastgan | PyTorch | fastgan | compared |"
             yield "|---|---|---|---|---|---|---|"
             yield from [*lines, "", *_sources(sources), ""]
