@@ -70,18 +70,19 @@ def test_all_ranks_learn_the_pace_of_all(two_ranks: Ranks) -> None:
 
 
 @pytest.mark.parametrize(
-    ("engine", "policy", "reason"),
+    ("engine", "policy", "reason", "remedy"),
     [
-        ("fsdp2", "alternate", "gathers weights in every micro-batch"),
-        ("deepspeed", "alternate", "gathers weights in every micro-batch"),
-        ("ddp", "joint", "arranges its buckets anew in a forward pass"),
+        ("fsdp2", "alternate", "gathers weights in every micro-batch", "ddp or flat, or schedule.shares=equal"),
+        ("deepspeed", "alternate", "gathers weights in every micro-batch", "ddp or flat, or schedule.shares=equal"),
+        ("ddp", "joint", "arranges its buckets anew in a forward pass", "flat"),
     ],
 )
 def test_engines_whose_ranks_meet_in_every_micro_batch_refuse_unequal_shares(
-    engine: str, policy: str, reason: str
+    engine: str, policy: str, reason: str, remedy: str
 ) -> None:
     settings = [f"parallel.engine={engine}", f"schedule.policy={policy}", "schedule.shares=[3,1]"]
     config = load_config("digits", overrides=settings)
     world = World(0, 2, 0, is_launched=True)
-    with pytest.raises(ConfigError, match=rf"schedule.shares=\(3, 1\) with parallel.engine={engine} of .*{reason}"):
+    asked = rf"schedule.shares=\[3, 1\] with parallel.engine={engine} of "
+    with pytest.raises(ConfigError, match=rf"{asked}.*{reason}.*; give parallel.engine={remedy}$"):
         choose_engines(config, world=world)
