@@ -138,9 +138,15 @@ def _check_shares(config: RunConfig, network: str, engine: str) -> None:
         reason = "gathers weights in every micro-batch, of which all processes must have equally many"
         remedy = "give parallel.engine=ddp or flat, or schedule.shares=equal"
         raise ConfigError(f"{asked}: this engine {reason}; {remedy}")
-    if engine == "ddp" and config.schedule.policy == "joint":
+    # A step runs passes of several networks for each micro-batch, unless the generator is alone with its own.
+    other = ""
+    if config.schedule.policy == "joint":
+        other = "schedule.policy=joint"
+    elif config.ensemble.members and network != "generator":
+        other = "several discriminators"
+    if engine == "ddp" and other:
         reason = "arranges its buckets anew in a forward pass, where one network's processes wait for the other's"
-        raise ConfigError(f"{asked} and schedule.policy=joint: this engine {reason}; give parallel.engine=flat")
+        raise ConfigError(f"{asked} and {other}: this engine {reason}; give parallel.engine=flat")
 
 
 def build_engine(
