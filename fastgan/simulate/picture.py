@@ -1,6 +1,7 @@
 """A timeline of a schedule: a row for each segment of ranks, computation above, communication below."""
 
 import io
+import textwrap
 from collections.abc import Sequence
 
 from matplotlib.axes import Axes
@@ -16,15 +17,22 @@ COLOURS = {
     "generator": {"generate": "#a1c3e6", "judge_real": "#f2c4c6", "learn": "#4c72b0", "apply": "#26406b"},
 }
 COLLECTIVES = {"gradient": "#55a868", "vote": "#2f2f2f", "publish": "#dd8452"}
+# All colours of a picture.
 LEGEND = {
     "fakes are made": "#a1c3e6",
     "real images are judged": "#f2c4c6",
     "discriminator learns": "#c44e52",
+    "discriminator steps": "#7a2c2f",
     "generator learns": "#4c72b0",
+    "generator steps": "#26406b",
     "both learn": "#8172b3",
+    "ranks vote": COLLECTIVES["vote"],
     "gradients are summed": COLLECTIVES["gradient"],
     "weights are published": COLLECTIVES["publish"],
 }
+LEGEND_COLUMNS = 5
+# As wide as the axes.
+TITLE_CHARACTERS = 140
 
 
 def timeline(
@@ -42,15 +50,15 @@ def timeline(
         unit: of the axis of time, and how many of them a second has.
         file_format: `png` or `svg`.
     """
-    figure = Figure(figsize=(11, 1.6 + 0.7 * len(segments)), dpi=110, layout="constrained")
+    figure = Figure(figsize=(11, 1.8 + 0.7 * len(segments)), dpi=110, layout="constrained")
     FigureCanvasAgg(figure)
     axes = figure.subplots()
     _draw(axes, spans, segments, scale=units_per_second)
-    axes.set_title(title, fontsize=9, loc="left", parse_math=False)
+    axes.set_title(textwrap.fill(title, TITLE_CHARACTERS), fontsize=9, loc="left", parse_math=False)
     axes.set_xlabel(unit, fontsize=8)
     used = {_colour(span) for span in spans}
     handles = [Patch(color=colour, label=label) for label, colour in LEGEND.items() if colour in used]
-    figure.legend(handles=handles, loc="outside lower center", ncols=len(handles), frameon=False, fontsize=7)
+    figure.legend(handles=handles, loc="outside lower center", ncols=LEGEND_COLUMNS, frameon=False, fontsize=7)
     content = io.BytesIO()
     figure.savefig(content, format=file_format)
     return content.getvalue()

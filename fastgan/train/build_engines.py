@@ -131,13 +131,22 @@ def _check_shares(config: RunConfig, network: str, engine: str) -> None:
     Raises:
         ConfigError: naming the engine and the alternative.
     """
-    asked = f"schedule.shares={config.schedule.shares} with parallel.engine={engine} of the {network}"
+    shares = config.schedule.shares
+    text = shares if isinstance(shares, str) else list(shares)
+    asked = f"schedule.shares={text} with parallel.engine={engine} of the {network}"
     if engine not in ("single", "flat", "ddp"):
         reason = "gathers weights in every micro-batch, of which all processes must have equally many"
-        raise ConfigError(f"{asked}: this engine {reason}; use ddp or flat, or schedule.shares=equal")
-    if engine == "ddp" and config.schedule.policy == "joint":
+        remedy = "give parallel.engine=ddp or flat, or schedule.shares=equal"
+        raise ConfigError(f"{asked}: this engine {reason}; {remedy}")
+    # A step runs passes of several networks for each micro-batch, unless the generator is alone with its own.
+    other = ""
+    if config.schedule.policy == "joint":
+        other = "schedule.policy=joint"
+    elif config.ensemble.members and network != "generator":
+        other = "several discriminators"
+    if engine == "ddp" and other:
         reason = "arranges its buckets anew in a forward pass, where one network's processes wait for the other's"
-        raise ConfigError(f"{asked} and schedule.policy=joint: this engine {reason}; use flat")
+        raise ConfigError(f"{asked} and {other}: this engine {reason}; give parallel.engine=flat")
 
 
 def build_engine(

@@ -31,6 +31,12 @@ def test_unequal_shares_are_the_plain_mean_over_the_batch(two_ranks: Ranks, poli
     check(two_ranks, replace(case, shares=(1, 5)))
 
 
+def test_unequal_shares_of_several_discriminators_are_the_plain_mean(two_ranks: Ranks) -> None:
+    choice = ENGINES["flat"]
+    case = Case(discriminator=choice, generator=ENGINES["ddp"], members=(choice,), micro_batch_images=2, shares=(1, 5))
+    check(two_ranks, case)
+
+
 def num_discriminator_updates(case: Case) -> list[int]:
     """How many the state counts after each number of steps."""
     counts = []
@@ -70,18 +76,20 @@ def test_all_ranks_learn_the_pace_of_all(two_ranks: Ranks) -> None:
 
 
 @pytest.mark.parametrize(
-    ("engine", "policy", "reason"),
+    ("engine", "others", "reason", "remedy"),
     [
-        ("fsdp2", "alternate", "gathers weights in every micro-batch"),
-        ("deepspeed", "alternate", "gathers weights in every micro-batch"),
-        ("ddp", "joint", "arranges its buckets anew in a forward pass"),
+        ("fsdp2", [], "gathers weights in every micro-batch", "ddp or flat, or schedule.shares=equal"),
+        ("deepspeed", [], "gathers weights in every micro-batch", "ddp or flat, or schedule.shares=equal"),
+        ("ddp", ["schedule.policy=joint"], "arranges its buckets anew in a forward pass", "flat"),
+        ("ddp", ["ensemble.members=[{name: two}]"], "arranges its buckets anew in a forward pass", "flat"),
     ],
 )
 def test_engines_whose_ranks_meet_in_every_micro_batch_refuse_unequal_shares(
-    engine: str, policy: str, reason: str
+    engine: str, others: list[str], reason: str, remedy: str
 ) -> None:
-    settings = [f"parallel.engine={engine}", f"schedule.policy={policy}", "schedule.shares=[3,1]"]
+    settings = [f"parallel.engine={engine}", *others, "schedule.shares=[3,1]"]
     config = load_config("digits", overrides=settings)
     world = World(0, 2, 0, is_launched=True)
-    with pytest.raises(ConfigError, match=rf"schedule.shares=\(3, 1\) with parallel.engine={engine} of .*{reason}"):
+    asked = rf"schedule.shares=\[3, 1\] with parallel.engine={engine} of "
+    with pytest.raises(ConfigError, match=rf"{asked}.*{reason}.*; give parallel.engine={remedy}$"):
         choose_engines(config, world=world)

@@ -68,6 +68,7 @@ def _own_settings(kind: type[Policy], num_ranks: int) -> st.SearchStrategy[dict[
     updates = {"discriminator_updates": st.integers(1, 5), "generator_updates": st.integers(1, 3)}
     if kind is Split:
         timing = {"publish_every": st.integers(1, 4), "delay_steps": st.integers(0, 5)}
+        timing["adversarial_start_images"] = images
         return st.fixed_dictionaries({"discriminator_ranks": st.integers(1, num_ranks - 1)} | updates | timing)
     if kind is Joint:
         return starts

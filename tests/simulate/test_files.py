@@ -5,6 +5,7 @@ from itertools import pairwise
 from pathlib import Path
 
 import pytest
+from matplotlib.figure import Figure
 
 from fastgan.errors import ConfigError
 from fastgan.schedule import Alternate, Joint, LazyPenalty, Policy, Split
@@ -125,3 +126,20 @@ def test_a_timeline_is_a_picture(policy: Policy, file_format: str, begin: bytes)
         found.spans, found.segments, title="$t", unit="passes", units_per_second=1.0, file_format=file_format
     )
     assert picture.startswith(begin)
+
+
+@pytest.mark.parametrize("policy", POLICIES, ids=lambda policy: policy.name)
+def test_all_of_a_picture_is_explained_and_inside(policy: Policy, monkeypatch: pytest.MonkeyPatch) -> None:
+    figures, ordinary = [], Figure.savefig
+    monkeypatch.setattr(Figure, "savefig", lambda self, *a, **k: figures.append(self) or ordinary(self, *a, **k))
+    found = simulate(policy, unit_model(policy), num_steps=3)
+    title = "; ".join([str(policy)] * 3)
+    timeline(found.spans, found.segments, title=title, unit="passes", units_per_second=1.0, file_format="png")
+    (figure,) = figures
+    (axes,), (legend,) = figure.axes, figure.legends
+    for text in (axes._left_title, legend):
+        extent = text.get_window_extent()
+        assert figure.bbox.x0 <= extent.x0 < extent.x1 <= figure.bbox.x1
+        assert figure.bbox.y0 <= extent.y0 < extent.y1 <= figure.bbox.y1
+    drawn = {tuple(colour) for bars in axes.collections for colour in bars.get_facecolor()}
+    assert drawn == {tuple(patch.get_facecolor()) for patch in legend.get_patches()}
