@@ -269,7 +269,8 @@ def measure_cases(
 ) -> bool:
     """Hands the rows of each case to `on_rows` as they come, completed by `finish`.
 
-    No case begins once `is_over`. One that fails, say for want of memory, has rows that say so.
+    No case begins once `is_over`. One that fails, say for want of memory, has rows that say so; where only `finish`
+    fails, the row keeps what it has and says why the rest is missing.
 
     Returns:
         Whether all cases were measured.
@@ -283,7 +284,7 @@ def measure_cases(
 
 def _rows_of(case: Case, settings: Settings, ceilings: Ceilings | None, finish: Callable[[Row], Row]) -> list[Row]:
     try:
-        rows = [finish(row) for row in measure_case(case, settings, ceilings)]
+        rows = [_finished(row, finish) for row in measure_case(case, settings, ceilings)]
         # A case on a GPU may need all of its memory.
         if case.device.type == "cuda":
             torch.cuda.empty_cache()
@@ -291,3 +292,11 @@ def _rows_of(case: Case, settings: Settings, ceilings: Ceilings | None, finish: 
         found = _Findings({}, {provider.name: _reason(error) for provider in case.providers}, {}, {}, {}, {})
         return [_row(case, provider, found, ceilings) for provider in case.providers]
     return rows
+
+
+def _finished(row: Row, finish: Callable[[Row], Row]) -> Row:
+    """What has been measured stays, whatever becomes of what is to be added to it."""
+    try:
+        return finish(row)
+    except Exception as error:
+        return row.model_copy(update={"missing": _reason(error)})

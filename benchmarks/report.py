@@ -107,7 +107,9 @@ def _section(path: Path, record: Record) -> Iterator[str]:
         yield f"Ceilings measured in the same run: copy {copy:,.3g} GB/s, matrix product {rates}."
     yield ""
     for title, rows in groupby(figures.rows, key=lambda row: f"{row.benchmark}: {row.case}"):
-        yield from [f"### {title}", "", *table(list(rows)), ""]
+        cases = list(rows)
+        yield from [f"### {title}", "", *table(cases), ""]
+        yield from (f"{row.provider}, {row.dtype}: incomplete: {row.missing}\n" for row in cases if row.missing)
 
 
 def table(rows: Sequence[Row]) -> list[str]:

@@ -73,6 +73,7 @@ class Row(_Model):
         device_microseconds: sum over all kernels in one call.
         num_ops, num_collectives, num_bytes_sent: operators of torch and communication in one call, where counted.
         num_bytes_kept: of all floating-point tensors of the first process between calls, where counted.
+        missing: why a row with a time lacks what was to be found out after it.
     """
 
     benchmark: str
@@ -98,6 +99,7 @@ class Row(_Model):
     num_collectives: Count | None = None
     num_bytes_sent: Count | None = None
     num_bytes_kept: Count | None = None
+    missing: str | None = None
 
     @model_validator(mode="after")
     def _has_time_or_reason(self) -> Self:

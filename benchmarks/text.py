@@ -55,6 +55,7 @@ def row_line(row: Row, *, base: Row) -> str:
         format_bytes(row.peak_memory_bytes),
         f"{row.num_collectives} collectives with {format_bytes(row.num_bytes_sent)}" if row.num_collectives else "",
         f"{format_bytes(row.num_bytes_kept)} kept" if row.num_bytes_kept else "",
+        f"incomplete: {row.missing}" if row.missing else "",
     ]
     return f"{title}: {', '.join(fact for fact in facts if fact)}"
 

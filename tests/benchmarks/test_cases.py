@@ -247,6 +247,16 @@ def test_the_peak_of_a_process_is_its_own(tmp_path: Path) -> None:
     assert int(done.stdout) > 60 << 20
 
 
+def test_a_process_without_a_peak_says_why(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(process_memory, "ROOT", tmp_path)
+    (tmp_path / "killed.py").write_text("import os; os.kill(os.getpid(), 9)")
+    (tmp_path / "failing.py").write_text("raise SystemExit('why')")
+    with pytest.raises(RuntimeError, match=r"^killed --x was ended by SIGKILL$"):
+        process_memory.peak_bytes_of("killed", ["--x"])
+    with pytest.raises(RuntimeError, match=r"^failing failed: why$"):
+        process_memory.peak_bytes_of("failing", [])
+
+
 def test_ops_and_new_bytes_are_counted() -> None:
     x = torch.ones(10)
     assert count_ops(lambda: (x + 1).view(2, 5).mul_(2)) == Counts(3, 40, 0, 0)

@@ -17,6 +17,7 @@ from benchmarks.harness import Case, Inputs, Provider, input_sets, measure_case,
 from benchmarks.machine import CpuStopwatch, gpu_clocks
 from benchmarks.profiling import profile_call
 from benchmarks.rows import Ceilings, Row, Spread, roofline_share
+from benchmarks.text import row_line
 from benchmarks.timing import QUICK, Settings, interleave
 
 CPU = torch.device("cpu")
@@ -277,6 +278,22 @@ def test_a_case_that_fails_says_why_and_the_others_go_on(call: int) -> None:
     assert {row.refused for row in failed} == {"out of memory"}
     assert len(failed) == len(bad.providers)
     assert fine.time is not None
+
+
+def test_what_cannot_be_added_to_a_row_leaves_it_its_time() -> None:
+    rows: list[Row] = []
+
+    def finish(row: Row) -> Row:
+        if row.provider == "bad":
+            raise RuntimeError("killed\nfor memory")
+        return row.model_copy(update={"process_peak_bytes": 1})
+
+    measure_cases([case(provider("bad", square), provider("good", square))], TINY, on_rows=rows.extend, finish=finish)
+    bad, good = rows
+    assert (bad.missing, bad.process_peak_bytes, bad.refused) == ("killed", None, None)
+    assert bad.time is not None
+    assert (good.missing, good.process_peak_bytes) == (None, 1)
+    assert row_line(bad, base=bad).endswith(", incomplete: killed")
 
 
 def test_quick_is_quicker() -> None:
