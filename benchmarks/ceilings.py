@@ -10,12 +10,18 @@ from benchmarks.machine import DTYPES, cache_bytes, stopwatch
 from benchmarks.rows import Ceilings
 
 _NUM_SAMPLES = 7
+# A format of products, not of tensors: float32 numbers whose factors are rounded to 10 bits.
+TF32 = "tf32"
 
 
-def measure_ceilings(device: torch.device, *, dtypes: tuple[str, ...], is_quick: bool) -> Ceilings:
-    """A copy of several times the last cache, and square matrix products, each the median of a few."""
+def measure_ceilings(device: torch.device, *, formats: tuple[str, ...], is_quick: bool) -> Ceilings:
+    """A copy of several times the last cache, and square matrix products, each the median of a few.
+
+    Args:
+        formats: of the products, names of dtypes or `TF32`.
+    """
     copy_size = cache_bytes(device) * (2 if is_quick else 8)
-    products = {name: _matmul_flops(device, DTYPES[name], size=_size(device, is_quick)) for name in dtypes}
+    products = {name: _product_flops(device, name, size=_size(device, is_quick)) for name in formats}
     return Ceilings(copy_bytes_per_second=_copy_bytes(device, copy_size), matmul_flops_per_second=products)
 
 
@@ -29,6 +35,24 @@ def _copy_bytes(device: torch.device, num_bytes: int) -> float:
     source = torch.ones(num_bytes, dtype=torch.uint8, device=device)
     target = torch.empty_like(source)
     return 2 * num_bytes / _median_seconds(lambda: target.copy_(source), device)
+
+
+def _product_flops(device: torch.device, name: str, *, size: int) -> float:
+    if name != TF32:
+        return _matmul_flops(device, DTYPES[name], size=size)
+    matmul = torch.backends.cuda.matmul
+    before = matmul.fp32_precision
+    matmul.fp32_precision = TF32
+    try:
+        return _matmul_flops(device, torch.float32, size=size)
+    finally:
+        matmul.fp32_precision = before
+
+
+def product_of_convolutions(dtype: str, device: torch.device) -> str | None:
+    """The format that convolutions multiply in, as torch's settings stand; None where it is `dtype`."""
+    is_rounded = torch.backends.cudnn.conv.fp32_precision == TF32
+    return TF32 if dtype == "fp32" and device.type == "cuda" and is_rounded else None
 
 
 def _matmul_flops(device: torch.device, dtype: torch.dtype, *, size: int) -> float:

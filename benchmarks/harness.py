@@ -65,6 +65,7 @@ class Case:
     Attributes:
         make_inputs: a set of inputs from a seed.
         exact: from inputs in float64 to the outputs of `Provider.check`.
+        product: number format of the matrix product that is the ceiling of `num_flops`, where that is not `dtype`.
         counts_ops: whether rows say how many operators and collectives a call takes.
         runs_elsewhere: other processes do the work; a call is timed by the clock on the wall and not profiled.
         measure_error: from outputs and what is exact to a number.
@@ -82,6 +83,7 @@ class Case:
     providers: tuple[Provider, ...]
     num_bytes: int | None = None
     num_flops: int | None = None
+    product: str | None = None
     num_items: int | None = None
     item: str | None = None
     counts_ops: bool = False
@@ -148,6 +150,7 @@ def _row(case: Case, provider: Provider, found: _Findings, ceilings: Ceilings | 
         item=case.item,
         num_bytes=case.num_bytes,
         num_flops=case.num_flops,
+        product=case.product if provider.dtype in {None, case.dtype} else None,
     )
     return row if row.time is None else _with_profile(row, row.time, found, ceilings)
 
@@ -155,7 +158,11 @@ def _row(case: Case, provider: Provider, found: _Findings, ceilings: Ceilings | 
 def _with_profile(row: Row, time: Spread, found: _Findings, ceilings: Ceilings | None) -> Row:
     call, counts = found.profiles.get(row.provider), found.counts.get(row.provider)
     share = roofline_share(
-        time.p50, num_bytes=row.num_bytes, num_flops=row.num_flops, dtype=row.dtype, ceilings=ceilings
+        time.p50,
+        num_bytes=row.num_bytes,
+        num_flops=row.num_flops,
+        product=row.product or row.dtype,
+        ceilings=ceilings,
     )
     return row.model_copy(
         update={

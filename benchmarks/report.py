@@ -131,7 +131,7 @@ def _cells(row: Row, base: Row) -> tuple[str, ...]:
         str(row.time.num_runs),
         format_rate(row),
         format_ratio(row, base),
-        format_share(row.share_of_roofline),
+        format_share(row),
         f"{row.num_bytes / row.time.p50 / 1e6:,.3g}" if row.num_bytes is not None else "",
         format_bytes(memory) + kind,
         "" if row.num_launches is None else str(row.num_launches),

@@ -12,7 +12,7 @@ from typing import NamedTuple
 
 import torch
 
-from benchmarks.ceilings import measure_ceilings
+from benchmarks.ceilings import TF32, measure_ceilings
 from benchmarks.compare import compare_rows, environment_differences
 from benchmarks.gate import WRONG
 from benchmarks.harness import Case, measure_cases
@@ -121,7 +121,7 @@ def measure(benchmarks: Mapping[str, MakeCases], options: Options, *, finish: Fi
     A signal or an error ends it early with the rows that it has.
     """
     ends = math.inf if options.seconds is None else time.monotonic() + options.seconds
-    ceilings = measure_ceilings(options.device, dtypes=_dtypes(options), is_quick=options.is_quick)
+    ceilings = measure_ceilings(options.device, formats=_formats(options), is_quick=options.is_quick)
     say(_ceilings_line(ceilings))
     if options.device.type == "cpu":
         say("measured on a CPU: these times mean nothing for GPUs")
@@ -183,9 +183,10 @@ def main_of(name: str, make_cases: MakeCases, *, description: str) -> int:
     return 0
 
 
-def _dtypes(options: Options) -> tuple[str, ...]:
-    """Emulated, a single product of bf16 matrices takes many seconds."""
-    return ("bf16", "fp32") if computes_bf16(options.device) else ("fp32",)
+def _formats(options: Options) -> tuple[str, ...]:
+    """Emulated, a single product of bf16 matrices takes many seconds; TF32 is a GPU's."""
+    formats = ("bf16", "fp32") if computes_bf16(options.device) else ("fp32",)
+    return (*formats, TF32) if options.device.type == "cuda" else formats
 
 
 def _ceilings_line(ceilings: Ceilings) -> str:

@@ -23,7 +23,7 @@ from benchmarks import (
     suite,
     train_step,
 )
-from benchmarks.convolutions import CPU_SHAPES, GPU_SHAPES, Shape, shapes
+from benchmarks.convolutions import CPU_SHAPES, GPU_SHAPES, Shape, convolution_case, shapes
 from benchmarks.harness import Case, Provider, measure_case
 from benchmarks.machine import cache_bytes, require_bf16
 from benchmarks.op_cases import FORWARD, LAYER_DIRECTIONS, PENALTY, run_of
@@ -184,6 +184,16 @@ def test_the_penalty_of_a_layer_is_that_of_autograd() -> None:
     y = torch.conv_transpose2d(x, weight, None, 2, 1).tanh()
     (gradient,) = torch.autograd.grad(y, x, leaf, create_graph=True)
     torch.testing.assert_close(got, (gradient, *torch.autograd.grad(gradient.square().sum(), (leaf, weight))))
+
+
+def test_convolutions_on_a_gpu_are_held_against_products_as_they_form_them() -> None:
+    on_gpu = QUICK._replace(device=torch.device("cuda"))
+    for dtype, product in (("fp32", "tf32"), ("bf16", None)):
+        case = convolution_case(GPU_SHAPES[0], FORWARD, on_gpu, dtype=dtype)
+        assert case.product == product
+        assert (product or dtype) in runner._formats(on_gpu)
+    assert convolution_case(GPU_SHAPES[0], FORWARD, QUICK, dtype="fp32").product is None
+    assert "tf32" not in runner._formats(QUICK)
 
 
 @pytest.fixture

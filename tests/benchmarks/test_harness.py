@@ -12,6 +12,7 @@ from pydantic import ValidationError
 from torch import Tensor
 
 from benchmarks import ceilings, harness, timing
+from benchmarks.ceilings import product_of_convolutions
 from benchmarks.gate import limit_of_others, limit_of_yardstick, relative_error
 from benchmarks.harness import Case, Inputs, Provider, input_sets, measure_case, measure_cases
 from benchmarks.machine import CpuStopwatch, gpu_clocks
@@ -221,10 +222,34 @@ def test_the_profile_counts_the_peak_not_the_sum() -> None:
 
 def test_the_roofline_takes_the_slower_of_memory_and_arithmetic() -> None:
     roof = Ceilings(copy_bytes_per_second=100.0, matmul_flops_per_second={"fp32": 10.0})
-    share = roofline_share(4000.0, num_bytes=100, num_flops=20, dtype="fp32", ceilings=roof)
+    share = roofline_share(4000.0, num_bytes=100, num_flops=20, product="fp32", ceilings=roof)
     assert share == pytest.approx(0.5)
-    assert roofline_share(4000.0, num_bytes=300, num_flops=20, dtype="fp32", ceilings=roof) == pytest.approx(0.75)
-    assert roofline_share(1.0, num_bytes=1, num_flops=1, dtype="bf16", ceilings=roof) is None
+    assert roofline_share(4000.0, num_bytes=300, num_flops=20, product="fp32", ceilings=roof) == pytest.approx(0.75)
+    assert roofline_share(1.0, num_bytes=1, num_flops=1, product="bf16", ceilings=roof) is None
+
+
+def test_products_in_another_format_have_a_ceiling_of_their_own(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As torch comes, convolutions of float32 numbers on a GPU round to TF32 and matrix products do not."""
+    matmul = torch.backends.cuda.matmul
+    settings: list[str] = []
+    monkeypatch.setattr(ceilings, "_matmul_flops", lambda *_, **__: settings.append(matmul.fp32_precision) or 1e9)
+    monkeypatch.setattr(ceilings, "_copy_bytes", lambda *_, **__: 1e9)
+    before = matmul.fp32_precision
+    ceilings.measure_ceilings(CPU, formats=("fp32", "tf32"), is_quick=True)
+    assert settings == [before, "tf32"]
+    assert matmul.fp32_precision == before
+    cuda = torch.device("cuda")
+    assert [product_of_convolutions(dtype, cuda) for dtype in ("fp32", "bf16")] == ["tf32", None]
+    assert product_of_convolutions("fp32", CPU) is None
+
+    roof = Ceilings(copy_bytes_per_second=1e12, matmul_flops_per_second={"fp32": 1e9, "tf32": 4e9})
+    other = Provider("exact", build=lambda: square, dtype="fp64")
+    rounded = replace(case(provider("eager", square), other), product="tf32")
+    row, exact = measure_case(rounded, TINY, roof)
+    assert row.time is not None
+    assert row.share_of_roofline == pytest.approx(1024 / 4e9 / (row.time.p50 * 1e-3))
+    assert "% (tf32) of the roofline" in row_line(row, base=row)
+    assert exact.product is None
 
 
 def test_a_row_has_a_time_or_a_reason() -> None:
@@ -330,7 +355,7 @@ def test_a_sample_is_divided_by_its_calls_on_host_and_device(monkeypatch: pytest
 def test_ceilings_count_bytes_read_and_written_and_two_flops_per_product(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(ceilings, "_median_seconds", lambda call, device: 0.5)
     monkeypatch.setattr(ceilings, "cache_bytes", lambda device: 1000)
-    found = ceilings.measure_ceilings(CPU, dtypes=("fp32",), is_quick=True)
+    found = ceilings.measure_ceilings(CPU, formats=("fp32",), is_quick=True)
     assert found.copy_bytes_per_second == 2 * 2000 / 0.5
     assert found.matmul_flops_per_second == {"fp32": 2 * 256**3 / 0.5}
 

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from matplotlib.figure import Figure
 
 from benchmarks import plots, report
 from benchmarks.compare import compare_rows, environment_differences, verdict
@@ -191,6 +192,16 @@ def test_a_roofline_needs_bytes_flops_and_ceilings() -> None:
     ceilings = Ceilings(copy_bytes_per_second=1e9, matmul_flops_per_second={"fp32": 1e12})
     assert plot_roofline(Figures(rows=(row(),), ceilings=ceilings)) is None
     assert plot_roofline(Figures(rows=(row(num_bytes=8, num_flops=16),))) is None
+
+
+def test_a_roofline_shows_the_ceilings_of_its_rows() -> None:
+    ceilings = Ceilings(
+        copy_bytes_per_second=1e9, matmul_flops_per_second=dict.fromkeys(["bf16", "fp32", "tf32"], 1e12)
+    )
+    rows = [row(num_bytes=8, num_flops=16), row("convolution", num_bytes=8, num_flops=16, product="tf32")]
+    axes = Figure().subplots()
+    plots._draw_ceilings(axes, ceilings, rows)
+    assert [line.get_label() for line in axes.lines] == ["measured ceilings, fp32", "measured ceilings, tf32"]
 
 
 @pytest.mark.parametrize(
