@@ -1,6 +1,9 @@
 """Records are read back as they were written, compared row by row, and shown as tables and pictures."""
 
 import json
+import os
+import shutil
+import subprocess
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -16,6 +19,7 @@ from benchmarks.report import table, write_report
 from benchmarks.rows import Ceilings, Figures, Row, Spread
 from benchmarks.text import format_milliseconds, row_line
 from fastgan.errors import DataError
+from tests.guards.tree import ROOT
 
 PNG = b"\x89PNG"
 
@@ -39,6 +43,49 @@ def test_a_record_is_read_back(tmp_path: Path) -> None:
     assert record.command == "python -m benchmarks.suite all"
     assert record.configuration == {"quick": True}
     assert list(read_records(tmp_path)) == [path]
+
+
+def git(root: Path, *arguments: str) -> str:
+    """What git says."""
+    command = ["git", "-C", str(root), "-c", "user.name=a", "-c", "user.email=a@b", *arguments]
+    return subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
+
+
+def edited_records(root: Path) -> list[str]:
+    """Records whose content differs from what was committed first, in the history or in the working tree."""
+    # A new record may look like one that goes with the same commit: to git a rename.
+    how = ("--no-renames", "--diff-filter=MT", "--name-only")
+    history = git(root, "log", "-m", "--format=", *how, "--", "benchmarks/records")
+    return sorted({*history.splitlines(), *git(root, "diff", *how, "HEAD", "--", "benchmarks/records").splitlines()})
+
+
+def test_a_committed_record_is_never_edited() -> None:
+    if not (ROOT / ".git").exists() or shutil.which("git") is None:
+        pytest.skip("no git, or a tree without its history")
+    if git(ROOT, "rev-parse", "--is-shallow-repository") != "false":
+        pytest.skip("this clone is shallow: its history has an end")
+    assert edited_records(ROOT) == [], "a record is never edited; measure again, and commit the new record beside it"
+
+
+def test_an_edited_record_is_found(tmp_path: Path) -> None:
+    records = tmp_path / "benchmarks" / "records"
+    records.mkdir(parents=True)
+    git(tmp_path, "init")
+
+    def commit(**texts: str) -> None:
+        for name, text in texts.items():
+            (records / f"{name}.json").write_text(text)
+        git(tmp_path, "add", "--all")
+        git(tmp_path, "commit", "--message", "more")
+
+    commit(a="1\n2\n3\n", b="1", c="1")
+    (records / "a.json").unlink()
+    commit(like_a="1\n2\n4\n")
+    assert edited_records(tmp_path) == []
+    commit(b="2")
+    commit(b="1")
+    (records / "c.json").write_text("2")
+    assert edited_records(tmp_path) == ["benchmarks/records/b.json", "benchmarks/records/c.json"]
 
 
 def test_a_record_of_another_kind_has_no_rows(tmp_path: Path) -> None:
