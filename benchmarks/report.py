@@ -48,9 +48,7 @@ def write_report(records: Mapping[Path, Record], folder: Path) -> Path:
     Raises:
         DataError: if no record holds rows.
     """
-    with_rows = {path: record for path, record in records.items() if record.rows().rows}
-    if not with_rows:
-        raise DataError("no record holds rows; give records that `fastgan bench` wrote")
+    with_rows = _with_rows(records)
     folder.mkdir(parents=True, exist_ok=True)
     lines = ["# Benchmarks", ""]
     for path, stem in _stems(with_rows).items():
@@ -60,6 +58,13 @@ def write_report(records: Mapping[Path, Record], folder: Path) -> Path:
     report = folder / REPORT
     replace_file(report, "\n".join(lines).encode())
     return report
+
+
+def _with_rows(records: Mapping[Path, Record]) -> dict[Path, Record]:
+    found = {path: record for path, record in records.items() if record.rows().rows}
+    if not found:
+        raise DataError("no record holds rows; give records that `fastgan bench` wrote")
+    return found
 
 
 def _pictures(figures: Figures, folder: Path, *, stem: str) -> list[str]:
@@ -149,8 +154,9 @@ def main() -> int:
         records: dict[Path, Record] = {}
         for path in arguments.records:
             records |= read_records(path) if path.is_dir() else {path: read_record(path)}
+        with_rows = _with_rows(records)
         require_writable(arguments.out)
-        say(f"report: {write_report(records, arguments.out)}")
+        say(f"report: {write_report(with_rows, arguments.out)}")
     except FastganError as error:
         fail(str(error))
         return error.exit_code

@@ -230,9 +230,16 @@ def test_the_largest_picture_can_be_drawn() -> None:
     assert report._CASES_PER_PICTURE / 2 * height < 1 << 16
 
 
-def test_without_rows_there_is_no_report(tmp_path: Path) -> None:
+def test_without_rows_there_is_no_report(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = write_record("digits_quality", {"x": 1}, configuration={}, arguments=[], records_dir=tmp_path)
     with pytest.raises(DataError, match="no record holds rows"):
-        write_report({}, tmp_path)
+        write_report({path: read_record(path)}, tmp_path / "report")
+    monkeypatch.setattr("sys.argv", ["report", str(path), "--out", str(tmp_path / "report")])
+    assert report.main() == DataError.exit_code
+    assert "no record holds rows; give records that `fastgan bench` wrote" in capsys.readouterr().err
+    assert not (tmp_path / "report").exists()
 
 
 def test_a_roofline_needs_bytes_flops_and_ceilings() -> None:
