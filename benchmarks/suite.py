@@ -68,11 +68,13 @@ def main() -> int:
             module="suite",
             finish=(lambda row: row) if options.is_quick else train_step.with_process_memory,
         )
-        report = write_report(read_records(options.out), options.out / "report")
+        records = read_records(options.out)
+        # A run may have ended before its first case.
+        if any(record.rows().rows for record in records.values()):
+            say(f"report: {write_report(records, options.out / 'report')}")
     except FastganError as error:
         fail(str(error))
         return error.exit_code
-    say(f"report: {report}")
     return 0
 
 

@@ -331,6 +331,23 @@ def test_a_signal_leaves_a_record_of_what_has_been_measured(tmp_path: Path, numb
     assert signal.getsignal(number) == before
 
 
+def test_a_signal_while_the_ceilings_are_measured_leaves_a_record(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(runner, "measure_ceilings", lambda *_, **__: os.kill(os.getpid(), signal.SIGTERM))
+    # Else the whole run of tests would end here if the signal was not waited for.
+    before = signal.signal(signal.SIGTERM, lambda *_: pytest.fail("nothing waited for the signal"))
+    monkeypatch.setattr(sys, "argv", ["suite", "conv2d", "--quick", "--device", "cpu", "--out", str(tmp_path)])
+    try:
+        assert suite.main() == 0
+    finally:
+        signal.signal(signal.SIGTERM, before)
+    (record,) = read_records(tmp_path).values()
+    assert (record.rows().rows, record.rows().ceilings) == ((), None)
+    assert record.configuration["complete"] is False
+    assert "note: no case has been measured\n" in capsys.readouterr().out
+
+
 @pytest.mark.usefixtures("known_ceilings")
 def test_an_error_leaves_a_record_and_wrong_rows_are_noted(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     def cases(options: Options) -> Iterator[Case]:
