@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import argparse
 import itertools
+import math
 import sys
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from functools import partial
 from itertools import groupby
 from pathlib import Path
 
@@ -42,9 +44,11 @@ _HEADER = (
 )
 
 
-def write_report(records: Mapping[Path, Record], folder: Path) -> Path:
+def write_report(records: Mapping[Path, Record], folder: Path, *, redraw: bool = True) -> Path:
     """Writes FOLDER/report.md, and the pictures that it shows; what is there is replaced.
 
+    Args:
+        redraw: False keeps pictures that are newer than their record, which takes longer to draw than all else.
     Raises:
         DataError: if no record holds rows.
     """
@@ -53,7 +57,8 @@ def write_report(records: Mapping[Path, Record], folder: Path) -> Path:
     lines = ["# Benchmarks", ""]
     for path, stem in _stems(with_rows).items():
         record = with_rows[path]
-        pictures = _pictures(record.rows(), folder, stem=stem)
+        since = math.inf if redraw else path.stat().st_mtime_ns
+        pictures = _pictures(record.rows(), folder, stem=stem, since=since)
         lines += [*_section(path, record), *(f"![{name}]({name})" for name in pictures), ""]
     report = folder / REPORT
     replace_file(report, "\n".join(lines).encode())
@@ -67,24 +72,33 @@ def _with_rows(records: Mapping[Path, Record]) -> dict[Path, Record]:
     return found
 
 
-def _pictures(figures: Figures, folder: Path, *, stem: str) -> list[str]:
-    """Names of the pictures; none where matplotlib is not installed, and the tables say all the same."""
+def _pictures(figures: Figures, folder: Path, *, stem: str, since: float) -> list[str]:
+    """Names of the pictures; none where matplotlib is not installed, and the tables say all the same.
+
+    Args:
+        since: in nanoseconds; what has been drawn later is kept.
+    """
     try:
         from benchmarks.plots import case_title, plot_bars, plot_roofline
     except ImportError:
         return []
-    names = []
     cases = [list(rows) for _, rows in groupby(figures.rows, key=case_title)]
+    draw: dict[str, Callable[[], bytes | None]] = {}
     for number, first in enumerate(range(0, len(cases), _CASES_PER_PICTURE), start=1):
-        names.append(f"{stem}.png" if number == 1 else f"{stem}-bars{number}.png")
-        replace_file(
-            folder / names[-1], plot_bars([row for rows in cases[first:][:_CASES_PER_PICTURE] for row in rows])
-        )
-    roofline = plot_roofline(figures)
-    if roofline is not None:
-        names.append(f"{stem}-roofline.png")
-        replace_file(folder / names[-1], roofline)
-    return names
+        rows = list(itertools.chain.from_iterable(cases[first:][:_CASES_PER_PICTURE]))
+        draw[f"{stem}.png" if number == 1 else f"{stem}-bars{number}.png"] = partial(plot_bars, rows)
+    draw[f"{stem}-roofline.png"] = partial(plot_roofline, figures)
+    return [name for name, picture in draw.items() if _is_there(folder / name, picture, since=since)]
+
+
+def _is_there(path: Path, draw: Callable[[], bytes | None], *, since: float) -> bool:
+    """Whether the picture has been drawn after `since`, or can be now."""
+    if path.exists() and path.stat().st_mtime_ns > since:
+        return True
+    picture = draw()
+    if picture is not None:
+        replace_file(path, picture)
+    return picture is not None
 
 
 def _stems(paths: Iterable[Path]) -> dict[Path, str]:

@@ -1,6 +1,6 @@
 """All benchmarks by name: `python -m benchmarks.suite kernels|step|data|parallel|all`, which is `fastgan bench`.
 
-Beside its record it leaves a report of all records in the same folder.
+Beside its record it leaves a report of all records in the same folder, and draws what has not been drawn yet.
 """
 
 from __future__ import annotations
@@ -71,7 +71,7 @@ def main() -> int:
         records = read_records(options.out)
         # A run may have ended before its first case.
         if any(record.rows().rows for record in records.values()):
-            say(f"report: {write_report(records, options.out / 'report')}")
+            say(f"report: {write_report(records, options.out / 'report', redraw=False)}")
     except FastganError as error:
         fail(str(error))
         return error.exit_code

@@ -223,6 +223,28 @@ def test_records_of_one_name_and_many_cases_have_pictures_of_their_own(
     assert drawn == [list("aabb"), list("ccdd"), list("ee")] * 2
 
 
+def test_only_pictures_older_than_their_record_are_drawn_again(tmp_path: Path) -> None:
+    ceilings = Ceilings(copy_bytes_per_second=1e9, matmul_flops_per_second={"fp32": 1e12})
+    paths = [write(tmp_path, row(num_bytes=8, num_flops=16), ceilings=ceilings), write(tmp_path, row("other"))]
+    out = tmp_path / "report"
+
+    def drawn(*, redraw: bool) -> list[str]:
+        before = {path: path.stat().st_mtime_ns for path in out.glob("*.png")}
+        write_report({path: read_record(path) for path in paths}, out, redraw=redraw)
+        text = (out / "report.md").read_text(encoding="utf-8")
+        assert text.count("![") == 3
+        return sorted(path.name for path in out.glob("*.png") if path.stat().st_mtime_ns != before.get(path))
+
+    one, two = (path.stem for path in paths)
+    both = sorted([f"{one}-roofline.png", f"{one}.png", f"{two}.png"])
+    assert drawn(redraw=False) == both
+    assert drawn(redraw=False) == []
+    now = (out / f"{two}.png").stat().st_mtime_ns + 1
+    os.utime(paths[1], ns=(now, now))
+    assert drawn(redraw=False) == [f"{two}.png"]
+    assert drawn(redraw=True) == both
+
+
 def test_the_largest_picture_can_be_drawn() -> None:
     """Agg draws no more than 65,535 pixels. No case has more than 12 providers."""
     rows = [row(f"provider {n}").model_copy(update={"case": case}) for case in "ab" for n in range(12)]
