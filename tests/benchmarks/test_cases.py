@@ -76,6 +76,8 @@ def test_the_step_is_measured_against_the_usual_way_in_whole_periods() -> None:
     assert train_step.measured_config("dcgan-64", QUICK._replace(is_quick=False)).generator.channels == 16
     on_gpu = QUICK._replace(is_quick=False, device=torch.device("cuda"))
     assert train_step.measured_config("dcgan-64", on_gpu) == load_config("dcgan-64")
+    # A quick period is short, and still has a step with and one without the lazy penalty.
+    assert (steps_per_period(config), steps_per_period(load_config("digits"))) == (2, 8)
     assert [provider.name for provider in case.providers] == list(NAMES)
     assert NAMES[0] == "usual"
     assert case.num_items == steps_per_period(config) * config.batch_images

@@ -353,7 +353,7 @@ def test_a_sample_is_divided_by_its_calls_on_host_and_device(monkeypatch: pytest
 
 
 def test_ceilings_count_bytes_read_and_written_and_two_flops_per_product(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(ceilings, "_median_seconds", lambda call, device: 0.5)
+    monkeypatch.setattr(ceilings, "_median_seconds", lambda call, device, num_samples: 0.5)
     monkeypatch.setattr(ceilings, "cache_bytes", lambda device: 1000)
     found = ceilings.measure_ceilings(CPU, formats=("fp32",), is_quick=True)
     assert found.copy_bytes_per_second == 2 * 2000 / 0.5
