@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from benchmarks.baselines.usual_ops import usual_conv2d, usual_conv_transpose2d
+from benchmarks.ceilings import product_of_convolutions
 from benchmarks.harness import Case, Inputs
 from benchmarks.machine import DTYPES
 from benchmarks.op_cases import BACKWARD, FORWARD, LAYER_DIRECTIONS, PENALTY, op_providers, random_tensor, run_of
@@ -174,6 +175,7 @@ def convolution_case(shape: Shape, direction: str, options: Options, *, dtype: s
         providers=op_providers(benchmark, function, usual_function, direction, is_quick=options.is_quick),
         num_bytes=shape.num_bytes(direction, DTYPES[dtype]),
         num_flops=shape.num_flops(direction),
+        product=product_of_convolutions(dtype, options.device),
         num_items=shape.batch,
         item="images",
     )

@@ -65,6 +65,7 @@ class Case:
     Attributes:
         make_inputs: a set of inputs from a seed.
         exact: from inputs in float64 to the outputs of `Provider.check`.
+        product: number format of the matrix product that is the ceiling of `num_flops`, where that is not `dtype`.
         counts_ops: whether rows say how many operators and collectives a call takes.
         runs_elsewhere: other processes do the work; a call is timed by the clock on the wall and not profiled.
         measure_error: from outputs and what is exact to a number.
@@ -82,6 +83,7 @@ class Case:
     providers: tuple[Provider, ...]
     num_bytes: int | None = None
     num_flops: int | None = None
+    product: str | None = None
     num_items: int | None = None
     item: str | None = None
     counts_ops: bool = False
@@ -148,6 +150,7 @@ def _row(case: Case, provider: Provider, found: _Findings, ceilings: Ceilings | 
         item=case.item,
         num_bytes=case.num_bytes,
         num_flops=case.num_flops,
+        product=case.product if provider.dtype in {None, case.dtype} else None,
     )
     return row if row.time is None else _with_profile(row, row.time, found, ceilings)
 
@@ -155,7 +158,11 @@ def _row(case: Case, provider: Provider, found: _Findings, ceilings: Ceilings | 
 def _with_profile(row: Row, time: Spread, found: _Findings, ceilings: Ceilings | None) -> Row:
     call, counts = found.profiles.get(row.provider), found.counts.get(row.provider)
     share = roofline_share(
-        time.p50, num_bytes=row.num_bytes, num_flops=row.num_flops, dtype=row.dtype, ceilings=ceilings
+        time.p50,
+        num_bytes=row.num_bytes,
+        num_flops=row.num_flops,
+        product=row.product or row.dtype,
+        ceilings=ceilings,
     )
     return row.model_copy(
         update={
@@ -269,7 +276,8 @@ def measure_cases(
 ) -> bool:
     """Hands the rows of each case to `on_rows` as they come, completed by `finish`.
 
-    No case begins once `is_over`. One that fails, say for want of memory, has rows that say so.
+    No case begins once `is_over`. One that fails, say for want of memory, has rows that say so; where only `finish`
+    fails, the row keeps what it has and says why the rest is missing.
 
     Returns:
         Whether all cases were measured.
@@ -283,7 +291,7 @@ def measure_cases(
 
 def _rows_of(case: Case, settings: Settings, ceilings: Ceilings | None, finish: Callable[[Row], Row]) -> list[Row]:
     try:
-        rows = [finish(row) for row in measure_case(case, settings, ceilings)]
+        rows = [_finished(row, finish) for row in measure_case(case, settings, ceilings)]
         # A case on a GPU may need all of its memory.
         if case.device.type == "cuda":
             torch.cuda.empty_cache()
@@ -291,3 +299,11 @@ def _rows_of(case: Case, settings: Settings, ceilings: Ceilings | None, finish: 
         found = _Findings({}, {provider.name: _reason(error) for provider in case.providers}, {}, {}, {}, {})
         return [_row(case, provider, found, ceilings) for provider in case.providers]
     return rows
+
+
+def _finished(row: Row, finish: Callable[[Row], Row]) -> Row:
+    """What has been measured stays, whatever becomes of what is to be added to it."""
+    try:
+        return finish(row)
+    except Exception as error:
+        return row.model_copy(update={"missing": _reason(error)})

@@ -89,9 +89,10 @@ def plot_roofline(figures: Figures) -> bytes | None:
 def _draw_ceilings(axes: Axes, ceilings: Ceilings, rows: Sequence[Row]) -> None:
     intensities = [row.num_flops / row.num_bytes for row in rows if row.num_flops and row.num_bytes]
     reach = np.geomspace(min(intensities) / 2, max(*intensities, 1.0) * 4, 100)
-    for dtype in sorted({row.dtype for row in rows} & ceilings.matmul_flops_per_second.keys()):
-        roof = np.minimum(reach * ceilings.copy_bytes_per_second, ceilings.matmul_flops_per_second[dtype])
-        axes.plot(reach, roof, color="0.3", linewidth=1.2, label=f"measured ceilings, {dtype}")
+    products = {row.product or row.dtype for row in rows}
+    for product in sorted(products & ceilings.matmul_flops_per_second.keys()):
+        roof = np.minimum(reach * ceilings.copy_bytes_per_second, ceilings.matmul_flops_per_second[product])
+        axes.plot(reach, roof, color="0.3", linewidth=1.2, label=f"measured ceilings, {product}")
 
 
 def _png(figure: Figure) -> bytes:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import signal
 import subprocess
 import sys
 from collections.abc import Sequence
@@ -29,11 +30,15 @@ def peak_bytes_of(module: str, arguments: Sequence[str]) -> int:
     """What `python -m MODULE ARGUMENTS...` prints as its last line: its own peak.
 
     Raises:
-        RuntimeError: if it fails, with its last line of complaint.
+        RuntimeError: if it fails, with its last line of complaint, or the signal that ended it.
     """
-    command = [sys.executable, "-m", module, *arguments]
+    words = [module, *arguments]
+    command = [sys.executable, "-m", *words]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
+    if done.returncode < 0:
+        # The kernel kills what asks for more memory than there is.
+        raise RuntimeError(f"{' '.join(words)} was ended by {signal.Signals(-done.returncode).name}")
     if done.returncode:
         lines = done.stderr.strip().splitlines()
-        raise RuntimeError(f"{module} {' '.join(arguments)} failed: {lines[-1] if lines else 'no message'}")
+        raise RuntimeError(f"{' '.join(words)} failed: {lines[-1] if lines else 'no message'}")
     return int(done.stdout.strip().splitlines()[-1])

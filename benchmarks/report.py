@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import argparse
 import itertools
+import math
 import sys
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from functools import partial
 from itertools import groupby
 from pathlib import Path
 
@@ -42,44 +44,61 @@ _HEADER = (
 )
 
 
-def write_report(records: Mapping[Path, Record], folder: Path) -> Path:
+def write_report(records: Mapping[Path, Record], folder: Path, *, redraw: bool = True) -> Path:
     """Writes FOLDER/report.md, and the pictures that it shows; what is there is replaced.
 
+    Args:
+        redraw: False keeps pictures that are newer than their record, which takes longer to draw than all else.
     Raises:
         DataError: if no record holds rows.
     """
-    with_rows = {path: record for path, record in records.items() if record.rows().rows}
-    if not with_rows:
-        raise DataError("no record holds rows; give records that `fastgan bench` wrote")
+    with_rows = _with_rows(records)
     folder.mkdir(parents=True, exist_ok=True)
     lines = ["# Benchmarks", ""]
     for path, stem in _stems(with_rows).items():
         record = with_rows[path]
-        pictures = _pictures(record.rows(), folder, stem=stem)
+        since = math.inf if redraw else path.stat().st_mtime_ns
+        pictures = _pictures(record.rows(), folder, stem=stem, since=since)
         lines += [*_section(path, record), *(f"![{name}]({name})" for name in pictures), ""]
     report = folder / REPORT
     replace_file(report, "\n".join(lines).encode())
     return report
 
 
-def _pictures(figures: Figures, folder: Path, *, stem: str) -> list[str]:
-    """Names of the pictures; none where matplotlib is not installed, and the tables say all the same."""
+def _with_rows(records: Mapping[Path, Record]) -> dict[Path, Record]:
+    found = {path: record for path, record in records.items() if record.rows().rows}
+    if not found:
+        raise DataError("no record holds rows; give records that `fastgan bench` wrote")
+    return found
+
+
+def _pictures(figures: Figures, folder: Path, *, stem: str, since: float) -> list[str]:
+    """Names of the pictures; none where matplotlib is not installed, and the tables say all the same.
+
+    Args:
+        since: in nanoseconds; what has been drawn later is kept.
+    """
     try:
         from benchmarks.plots import case_title, plot_bars, plot_roofline
     except ImportError:
         return []
-    names = []
     cases = [list(rows) for _, rows in groupby(figures.rows, key=case_title)]
+    draw: dict[str, Callable[[], bytes | None]] = {}
     for number, first in enumerate(range(0, len(cases), _CASES_PER_PICTURE), start=1):
-        names.append(f"{stem}.png" if number == 1 else f"{stem}-bars{number}.png")
-        replace_file(
-            folder / names[-1], plot_bars([row for rows in cases[first:][:_CASES_PER_PICTURE] for row in rows])
-        )
-    roofline = plot_roofline(figures)
-    if roofline is not None:
-        names.append(f"{stem}-roofline.png")
-        replace_file(folder / names[-1], roofline)
-    return names
+        rows = list(itertools.chain.from_iterable(cases[first:][:_CASES_PER_PICTURE]))
+        draw[f"{stem}.png" if number == 1 else f"{stem}-bars{number}.png"] = partial(plot_bars, rows)
+    draw[f"{stem}-roofline.png"] = partial(plot_roofline, figures)
+    return [name for name, picture in draw.items() if _is_there(folder / name, picture, since=since)]
+
+
+def _is_there(path: Path, draw: Callable[[], bytes | None], *, since: float) -> bool:
+    """Whether the picture has been drawn after `since`, or can be now."""
+    if path.exists() and path.stat().st_mtime_ns > since:
+        return True
+    picture = draw()
+    if picture is not None:
+        replace_file(path, picture)
+    return picture is not None
 
 
 def _stems(paths: Iterable[Path]) -> dict[Path, str]:
@@ -107,7 +126,9 @@ def _section(path: Path, record: Record) -> Iterator[str]:
         yield f"Ceilings measured in the same run: copy {copy:,.3g} GB/s, matrix product {rates}."
     yield ""
     for title, rows in groupby(figures.rows, key=lambda row: f"{row.benchmark}: {row.case}"):
-        yield from [f"### {title}", "", *table(list(rows)), ""]
+        cases = list(rows)
+        yield from [f"### {title}", "", *table(cases), ""]
+        yield from (f"{row.provider}, {row.dtype}: incomplete: {row.missing}\n" for row in cases if row.missing)
 
 
 def table(rows: Sequence[Row]) -> list[str]:
@@ -129,7 +150,7 @@ def _cells(row: Row, base: Row) -> tuple[str, ...]:
         str(row.time.num_runs),
         format_rate(row),
         format_ratio(row, base),
-        format_share(row.share_of_roofline),
+        format_share(row),
         f"{row.num_bytes / row.time.p50 / 1e6:,.3g}" if row.num_bytes is not None else "",
         format_bytes(memory) + kind,
         "" if row.num_launches is None else str(row.num_launches),
@@ -147,8 +168,9 @@ def main() -> int:
         records: dict[Path, Record] = {}
         for path in arguments.records:
             records |= read_records(path) if path.is_dir() else {path: read_record(path)}
+        with_rows = _with_rows(records)
         require_writable(arguments.out)
-        say(f"report: {write_report(records, arguments.out)}")
+        say(f"report: {write_report(with_rows, arguments.out)}")
     except FastganError as error:
         fail(str(error))
         return error.exit_code

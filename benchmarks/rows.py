@@ -48,7 +48,7 @@ class KernelUse(_Model):
 
 
 class Ceilings(_Model):
-    """What the machine reaches with a plain copy (bytes read and written) and a matrix product, by dtype."""
+    """What the machine reaches with a plain copy (bytes read and written) and a matrix product, by number format."""
 
     copy_bytes_per_second: Positive
     matmul_flops_per_second: dict[str, Positive]
@@ -65,6 +65,7 @@ class Row(_Model):
         num_items, item: what one call processes, for example 64 images.
         num_bytes, num_flops: the least that the computation must move and compute.
         share_of_roofline: the time that the ceilings allow for those, over the median time.
+        product: the number format of the matrix product that is its ceiling, where that is not `dtype`.
         host_milliseconds: median time until a call has returned; on a GPU the device may still be working.
         peak_memory_bytes: most memory of tensors during a call, above what was there before it.
         process_peak_bytes: most resident memory of a process of its own (VmHWM), where measured.
@@ -73,6 +74,7 @@ class Row(_Model):
         device_microseconds: sum over all kernels in one call.
         num_ops, num_collectives, num_bytes_sent: operators of torch and communication in one call, where counted.
         num_bytes_kept: of all floating-point tensors of the first process between calls, where counted.
+        missing: why a row with a time lacks what was to be found out after it.
     """
 
     benchmark: str
@@ -88,6 +90,7 @@ class Row(_Model):
     num_bytes: Count | None = None
     num_flops: Count | None = None
     share_of_roofline: float | None = None
+    product: str | None = None
     host_milliseconds: float | None = None
     peak_memory_bytes: Count | None = None
     process_peak_bytes: Count | None = None
@@ -98,6 +101,7 @@ class Row(_Model):
     num_collectives: Count | None = None
     num_bytes_sent: Count | None = None
     num_bytes_kept: Count | None = None
+    missing: str | None = None
 
     @model_validator(mode="after")
     def _has_time_or_reason(self) -> Self:
@@ -126,7 +130,7 @@ class Figures(_Model):
 
 
 def roofline_share(
-    milliseconds: float, *, num_bytes: int | None, num_flops: int | None, dtype: str, ceilings: Ceilings | None
+    milliseconds: float, *, num_bytes: int | None, num_flops: int | None, product: str, ceilings: Ceilings | None
 ) -> float | None:
     """max(bytes / copy rate, FLOPs / matrix product rate) / time; None where a term is unknown.
 
@@ -134,7 +138,7 @@ def roofline_share(
     """
     if ceilings is None or num_bytes is None or num_flops is None:
         return None
-    rate = ceilings.matmul_flops_per_second.get(dtype)
+    rate = ceilings.matmul_flops_per_second.get(product)
     if rate is None:
         return None
     least_seconds = max(num_bytes / ceilings.copy_bytes_per_second, num_flops / rate)

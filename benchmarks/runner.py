@@ -12,7 +12,7 @@ from typing import NamedTuple
 
 import torch
 
-from benchmarks.ceilings import measure_ceilings
+from benchmarks.ceilings import TF32, measure_ceilings
 from benchmarks.compare import compare_rows, environment_differences
 from benchmarks.gate import WRONG
 from benchmarks.harness import Case, measure_cases
@@ -99,7 +99,7 @@ def run_benchmarks(
     facts = found.figures.model_dump(mode="json", exclude_none=True)
     path = write_record(title, facts, configuration=configuration, records_dir=options.out, module=module)
     say(f"record: {path}")
-    _say_wrong_ones(found.figures.rows)
+    _say_notes(found.figures.rows)
     if earlier is not None:
         _say_comparison(earlier, read_record(path))
     if found.error is not None:
@@ -121,12 +121,9 @@ def measure(benchmarks: Mapping[str, MakeCases], options: Options, *, finish: Fi
     A signal or an error ends it early with the rows that it has.
     """
     ends = math.inf if options.seconds is None else time.monotonic() + options.seconds
-    ceilings = measure_ceilings(options.device, dtypes=_dtypes(options), is_quick=options.is_quick)
-    say(_ceilings_line(ceilings))
-    if options.device.type == "cpu":
-        say("measured on a CPU: these times mean nothing for GPUs")
     rows: list[Row] = []
-    error: Exception | None = None
+    ceilings: Ceilings | None = None
+    is_complete, error = False, None
 
     def on_rows(measured: list[Row]) -> None:
         rows.extend(measured)
@@ -135,6 +132,10 @@ def measure(benchmarks: Mapping[str, MakeCases], options: Options, *, finish: Fi
 
     try:
         with stop_signals_raise():
+            ceilings = measure_ceilings(options.device, formats=_formats(options), is_quick=options.is_quick)
+            say(_ceilings_line(ceilings))
+            if options.device.type == "cpu":
+                say("measured on a CPU: these times mean nothing for GPUs")
             is_complete = measure_cases(
                 itertools.chain.from_iterable(make_cases(options) for make_cases in benchmarks.values()),
                 QUICK if options.is_quick else FULL,
@@ -144,10 +145,9 @@ def measure(benchmarks: Mapping[str, MakeCases], options: Options, *, finish: Fi
                 is_over=lambda: time.monotonic() > ends,
             )
     except StoppedError as name:
-        is_complete = False
         warn(f"{name} has ended the measurement early")
     except Exception as failure:  # the caller raises it again
-        is_complete, error = False, failure
+        error = failure
     return Measured(Figures(rows=tuple(rows), ceilings=ceilings), is_complete, error)
 
 
@@ -158,7 +158,9 @@ def _comparable(path: Path) -> Record:
     return record
 
 
-def _say_wrong_ones(rows: Sequence[Row]) -> None:
+def _say_notes(rows: Sequence[Row]) -> None:
+    if not rows:
+        say("note: no case has been measured")
     num_wrong = sum((row.refused or "").startswith(WRONG) for row in rows)
     if num_wrong:
         say(f"note: {num_wrong} of {len(rows)} rows have no time, because their result is wrong")
@@ -183,9 +185,10 @@ def main_of(name: str, make_cases: MakeCases, *, description: str) -> int:
     return 0
 
 
-def _dtypes(options: Options) -> tuple[str, ...]:
-    """Emulated, a single product of bf16 matrices takes many seconds."""
-    return ("bf16", "fp32") if computes_bf16(options.device) else ("fp32",)
+def _formats(options: Options) -> tuple[str, ...]:
+    """Emulated, a single product of bf16 matrices takes many seconds; TF32 is a GPU's."""
+    formats = ("bf16", "fp32") if computes_bf16(options.device) else ("fp32",)
+    return (*formats, TF32) if options.device.type == "cuda" else formats
 
 
 def _ceilings_line(ceilings: Ceilings) -> str:

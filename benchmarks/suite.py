@@ -1,6 +1,6 @@
 """All benchmarks by name: `python -m benchmarks.suite kernels|step|data|parallel|all`, which is `fastgan bench`.
 
-Beside its record it leaves a report of all records in the same folder.
+Beside its record it leaves a report of all records in the same folder, and draws what has not been drawn yet.
 """
 
 from __future__ import annotations
@@ -68,11 +68,13 @@ def main() -> int:
             module="suite",
             finish=(lambda row: row) if options.is_quick else train_step.with_process_memory,
         )
-        report = write_report(read_records(options.out), options.out / "report")
+        records = read_records(options.out)
+        # A run may have ended before its first case.
+        if any(record.rows().rows for record in records.values()):
+            say(f"report: {write_report(records, options.out / 'report', redraw=False)}")
     except FastganError as error:
         fail(str(error))
         return error.exit_code
-    say(f"report: {report}")
     return 0
 
 

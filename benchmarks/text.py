@@ -22,9 +22,11 @@ def format_bytes(num_bytes: int | None) -> str:
     return "" if num_bytes is None else f"{num_bytes / 2**20:,.1f} MiB"
 
 
-def format_share(share: float | None) -> str:
-    """As a percentage, or nothing."""
-    return "" if share is None else f"{share:.0%}"
+def format_share(row: Row) -> str:
+    """As a percentage, with the format of the products that it is held against, or nothing."""
+    if row.share_of_roofline is None:
+        return ""
+    return f"{row.share_of_roofline:.0%}" + (f" ({row.product})" if row.product else "")
 
 
 def format_ratio(row: Row, base: Row) -> str:
@@ -51,10 +53,11 @@ def row_line(row: Row, *, base: Row) -> str:
         f"{format_milliseconds(row.time.p50)} ({spread})",
         format_rate(row),
         f"{ratio} of {base.provider}" if ratio and row.provider != base.provider else "",
-        f"{format_share(row.share_of_roofline)} of the roofline" if row.share_of_roofline is not None else "",
+        f"{format_share(row)} of the roofline" if row.share_of_roofline is not None else "",
         format_bytes(row.peak_memory_bytes),
         f"{row.num_collectives} collectives with {format_bytes(row.num_bytes_sent)}" if row.num_collectives else "",
         f"{format_bytes(row.num_bytes_kept)} kept" if row.num_bytes_kept else "",
+        f"incomplete: {row.missing}" if row.missing else "",
     ]
     return f"{title}: {', '.join(fact for fact in facts if fact)}"
 

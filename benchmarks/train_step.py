@@ -50,9 +50,14 @@ def measured_config(preset: str, options: Options) -> RunConfig:
 
 
 def load_preset(preset: str, *, is_quick: bool, overrides: Sequence[str] = ()) -> RunConfig:
-    """The preset or variant with `overrides`, and with small batches when quick."""
+    """The preset or variant with `overrides`; when quick, with small batches and short periods of lazy penalties."""
     base, changes = VARIANTS.get(preset, (preset, ()))
-    return load_config(base, overrides=[*changes, *(_QUICK if is_quick else ()), *overrides])
+    config = load_config(base, overrides=[*changes, *(_QUICK if is_quick else ()), *overrides])
+    if not is_quick:
+        return config
+    # A period then has a step with and one without them, and no more.
+    often = tuple(penalty.model_copy(update={"every": min(penalty.every, 2)}) for penalty in config.penalties)
+    return config.model_copy(update={"penalties": often})
 
 
 def preset_case(config: RunConfig, device: torch.device) -> Case:

@@ -23,7 +23,7 @@ from benchmarks import (
     suite,
     train_step,
 )
-from benchmarks.convolutions import CPU_SHAPES, GPU_SHAPES, Shape, shapes
+from benchmarks.convolutions import CPU_SHAPES, GPU_SHAPES, Shape, convolution_case, shapes
 from benchmarks.harness import Case, Provider, measure_case
 from benchmarks.machine import cache_bytes, require_bf16
 from benchmarks.op_cases import FORWARD, LAYER_DIRECTIONS, PENALTY, run_of
@@ -76,6 +76,8 @@ def test_the_step_is_measured_against_the_usual_way_in_whole_periods() -> None:
     assert train_step.measured_config("dcgan-64", QUICK._replace(is_quick=False)).generator.channels == 16
     on_gpu = QUICK._replace(is_quick=False, device=torch.device("cuda"))
     assert train_step.measured_config("dcgan-64", on_gpu) == load_config("dcgan-64")
+    # A quick period is short, and still has a step with and one without the lazy penalty.
+    assert (steps_per_period(config), steps_per_period(load_config("digits"))) == (2, 8)
     assert [provider.name for provider in case.providers] == list(NAMES)
     assert NAMES[0] == "usual"
     assert case.num_items == steps_per_period(config) * config.batch_images
@@ -186,6 +188,16 @@ def test_the_penalty_of_a_layer_is_that_of_autograd() -> None:
     torch.testing.assert_close(got, (gradient, *torch.autograd.grad(gradient.square().sum(), (leaf, weight))))
 
 
+def test_convolutions_on_a_gpu_are_held_against_products_as_they_form_them() -> None:
+    on_gpu = QUICK._replace(device=torch.device("cuda"))
+    for dtype, product in (("fp32", "tf32"), ("bf16", None)):
+        case = convolution_case(GPU_SHAPES[0], FORWARD, on_gpu, dtype=dtype)
+        assert case.product == product
+        assert (product or dtype) in runner._formats(on_gpu)
+    assert convolution_case(GPU_SHAPES[0], FORWARD, QUICK, dtype="fp32").product is None
+    assert "tf32" not in runner._formats(QUICK)
+
+
 @pytest.fixture
 def known_ceilings(monkeypatch: pytest.MonkeyPatch) -> None:
     """Ceilings that take no time."""
@@ -245,6 +257,16 @@ def test_the_peak_of_a_process_is_its_own(tmp_path: Path) -> None:
     )
     done = subprocess.run([sys.executable, "-c", program], cwd=ROOT, capture_output=True, text=True, check=True)
     assert int(done.stdout) > 60 << 20
+
+
+def test_a_process_without_a_peak_says_why(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(process_memory, "ROOT", tmp_path)
+    (tmp_path / "killed.py").write_text("import os; os.kill(os.getpid(), 9)")
+    (tmp_path / "failing.py").write_text("raise SystemExit('why')")
+    with pytest.raises(RuntimeError, match=r"^killed --x was ended by SIGKILL$"):
+        process_memory.peak_bytes_of("killed", ["--x"])
+    with pytest.raises(RuntimeError, match=r"^failing failed: why$"):
+        process_memory.peak_bytes_of("failing", [])
 
 
 def test_ops_and_new_bytes_are_counted() -> None:
@@ -309,6 +331,23 @@ def test_a_signal_leaves_a_record_of_what_has_been_measured(tmp_path: Path, numb
     assert {row.benchmark for row in record.rows().rows} == {"spectral_norm"}
     assert record.configuration["complete"] is False
     assert signal.getsignal(number) == before
+
+
+def test_a_signal_while_the_ceilings_are_measured_leaves_a_record(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(runner, "measure_ceilings", lambda *_, **__: os.kill(os.getpid(), signal.SIGTERM))
+    # Else the whole run of tests would end here if the signal was not waited for.
+    before = signal.signal(signal.SIGTERM, lambda *_: pytest.fail("nothing waited for the signal"))
+    monkeypatch.setattr(sys, "argv", ["suite", "conv2d", "--quick", "--device", "cpu", "--out", str(tmp_path)])
+    try:
+        assert suite.main() == 0
+    finally:
+        signal.signal(signal.SIGTERM, before)
+    (record,) = read_records(tmp_path).values()
+    assert (record.rows().rows, record.rows().ceilings) == ((), None)
+    assert record.configuration["complete"] is False
+    assert "note: no case has been measured\n" in capsys.readouterr().out
 
 
 @pytest.mark.usefixtures("known_ceilings")

@@ -12,11 +12,13 @@ from pydantic import ValidationError
 from torch import Tensor
 
 from benchmarks import ceilings, harness, timing
+from benchmarks.ceilings import product_of_convolutions
 from benchmarks.gate import limit_of_others, limit_of_yardstick, relative_error
 from benchmarks.harness import Case, Inputs, Provider, input_sets, measure_case, measure_cases
 from benchmarks.machine import CpuStopwatch, gpu_clocks
 from benchmarks.profiling import profile_call
 from benchmarks.rows import Ceilings, Row, Spread, roofline_share
+from benchmarks.text import row_line
 from benchmarks.timing import QUICK, Settings, interleave
 
 CPU = torch.device("cpu")
@@ -220,10 +222,34 @@ def test_the_profile_counts_the_peak_not_the_sum() -> None:
 
 def test_the_roofline_takes_the_slower_of_memory_and_arithmetic() -> None:
     roof = Ceilings(copy_bytes_per_second=100.0, matmul_flops_per_second={"fp32": 10.0})
-    share = roofline_share(4000.0, num_bytes=100, num_flops=20, dtype="fp32", ceilings=roof)
+    share = roofline_share(4000.0, num_bytes=100, num_flops=20, product="fp32", ceilings=roof)
     assert share == pytest.approx(0.5)
-    assert roofline_share(4000.0, num_bytes=300, num_flops=20, dtype="fp32", ceilings=roof) == pytest.approx(0.75)
-    assert roofline_share(1.0, num_bytes=1, num_flops=1, dtype="bf16", ceilings=roof) is None
+    assert roofline_share(4000.0, num_bytes=300, num_flops=20, product="fp32", ceilings=roof) == pytest.approx(0.75)
+    assert roofline_share(1.0, num_bytes=1, num_flops=1, product="bf16", ceilings=roof) is None
+
+
+def test_products_in_another_format_have_a_ceiling_of_their_own(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As torch comes, convolutions of float32 numbers on a GPU round to TF32 and matrix products do not."""
+    matmul = torch.backends.cuda.matmul
+    settings: list[str] = []
+    monkeypatch.setattr(ceilings, "_matmul_flops", lambda *_, **__: settings.append(matmul.fp32_precision) or 1e9)
+    monkeypatch.setattr(ceilings, "_copy_bytes", lambda *_, **__: 1e9)
+    before = matmul.fp32_precision
+    ceilings.measure_ceilings(CPU, formats=("fp32", "tf32"), is_quick=True)
+    assert settings == [before, "tf32"]
+    assert matmul.fp32_precision == before
+    cuda = torch.device("cuda")
+    assert [product_of_convolutions(dtype, cuda) for dtype in ("fp32", "bf16")] == ["tf32", None]
+    assert product_of_convolutions("fp32", CPU) is None
+
+    roof = Ceilings(copy_bytes_per_second=1e12, matmul_flops_per_second={"fp32": 1e9, "tf32": 4e9})
+    other = Provider("exact", build=lambda: square, dtype="fp64")
+    rounded = replace(case(provider("eager", square), other), product="tf32")
+    row, exact = measure_case(rounded, TINY, roof)
+    assert row.time is not None
+    assert row.share_of_roofline == pytest.approx(1024 / 4e9 / (row.time.p50 * 1e-3))
+    assert "% (tf32) of the roofline" in row_line(row, base=row)
+    assert exact.product is None
 
 
 def test_a_row_has_a_time_or_a_reason() -> None:
@@ -279,6 +305,22 @@ def test_a_case_that_fails_says_why_and_the_others_go_on(call: int) -> None:
     assert fine.time is not None
 
 
+def test_what_cannot_be_added_to_a_row_leaves_it_its_time() -> None:
+    rows: list[Row] = []
+
+    def finish(row: Row) -> Row:
+        if row.provider == "bad":
+            raise RuntimeError("killed\nfor memory")
+        return row.model_copy(update={"process_peak_bytes": 1})
+
+    measure_cases([case(provider("bad", square), provider("good", square))], TINY, on_rows=rows.extend, finish=finish)
+    bad, good = rows
+    assert (bad.missing, bad.process_peak_bytes, bad.refused) == ("killed", None, None)
+    assert bad.time is not None
+    assert (good.missing, good.process_peak_bytes) == (None, 1)
+    assert row_line(bad, base=bad).endswith(", incomplete: killed")
+
+
 def test_quick_is_quicker() -> None:
     for name in ("min_rounds", "max_rounds", "seconds_per_provider", "min_sample_seconds"):
         assert getattr(QUICK, name) < getattr(timing.FULL, name)
@@ -311,9 +353,9 @@ def test_a_sample_is_divided_by_its_calls_on_host_and_device(monkeypatch: pytest
 
 
 def test_ceilings_count_bytes_read_and_written_and_two_flops_per_product(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(ceilings, "_median_seconds", lambda call, device: 0.5)
+    monkeypatch.setattr(ceilings, "_median_seconds", lambda call, device, num_samples: 0.5)
     monkeypatch.setattr(ceilings, "cache_bytes", lambda device: 1000)
-    found = ceilings.measure_ceilings(CPU, dtypes=("fp32",), is_quick=True)
+    found = ceilings.measure_ceilings(CPU, formats=("fp32",), is_quick=True)
     assert found.copy_bytes_per_second == 2 * 2000 / 0.5
     assert found.matmul_flops_per_second == {"fp32": 2 * 256**3 / 0.5}
 

@@ -1,11 +1,15 @@
 """Records are read back as they were written, compared row by row, and shown as tables and pictures."""
 
 import json
+import os
+import shutil
+import subprocess
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
+from matplotlib.figure import Figure
 
 from benchmarks import plots, report
 from benchmarks.compare import compare_rows, environment_differences, verdict
@@ -15,6 +19,7 @@ from benchmarks.report import table, write_report
 from benchmarks.rows import Ceilings, Figures, Row, Spread
 from benchmarks.text import format_milliseconds, row_line
 from fastgan.errors import DataError
+from tests.guards.tree import ROOT
 
 PNG = b"\x89PNG"
 
@@ -38,6 +43,49 @@ def test_a_record_is_read_back(tmp_path: Path) -> None:
     assert record.command == "python -m benchmarks.suite all"
     assert record.configuration == {"quick": True}
     assert list(read_records(tmp_path)) == [path]
+
+
+def git(root: Path, *arguments: str) -> str:
+    """What git says."""
+    command = ["git", "-C", str(root), "-c", "user.name=a", "-c", "user.email=a@b", *arguments]
+    return subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
+
+
+def edited_records(root: Path) -> list[str]:
+    """Records whose content differs from what was committed first, in the history or in the working tree."""
+    # A new record may look like one that goes with the same commit: to git a rename.
+    how = ("--no-renames", "--diff-filter=MT", "--name-only")
+    history = git(root, "log", "-m", "--format=", *how, "--", "benchmarks/records")
+    return sorted({*history.splitlines(), *git(root, "diff", *how, "HEAD", "--", "benchmarks/records").splitlines()})
+
+
+def test_a_committed_record_is_never_edited() -> None:
+    if not (ROOT / ".git").exists() or shutil.which("git") is None:
+        pytest.skip("no git, or a tree without its history")
+    if git(ROOT, "rev-parse", "--is-shallow-repository") != "false":
+        pytest.skip("this clone is shallow: its history has an end")
+    assert edited_records(ROOT) == [], "a record is never edited; measure again, and commit the new record beside it"
+
+
+def test_an_edited_record_is_found(tmp_path: Path) -> None:
+    records = tmp_path / "benchmarks" / "records"
+    records.mkdir(parents=True)
+    git(tmp_path, "init")
+
+    def commit(**texts: str) -> None:
+        for name, text in texts.items():
+            (records / f"{name}.json").write_text(text)
+        git(tmp_path, "add", "--all")
+        git(tmp_path, "commit", "--message", "more")
+
+    commit(a="1\n2\n3\n", b="1", c="1")
+    (records / "a.json").unlink()
+    commit(like_a="1\n2\n4\n")
+    assert edited_records(tmp_path) == []
+    commit(b="2")
+    commit(b="1")
+    (records / "c.json").write_text("2")
+    assert edited_records(tmp_path) == ["benchmarks/records/b.json", "benchmarks/records/c.json"]
 
 
 def test_a_record_of_another_kind_has_no_rows(tmp_path: Path) -> None:
@@ -175,6 +223,28 @@ def test_records_of_one_name_and_many_cases_have_pictures_of_their_own(
     assert drawn == [list("aabb"), list("ccdd"), list("ee")] * 2
 
 
+def test_only_pictures_older_than_their_record_are_drawn_again(tmp_path: Path) -> None:
+    ceilings = Ceilings(copy_bytes_per_second=1e9, matmul_flops_per_second={"fp32": 1e12})
+    paths = [write(tmp_path, row(num_bytes=8, num_flops=16), ceilings=ceilings), write(tmp_path, row("other"))]
+    out = tmp_path / "report"
+
+    def drawn(*, redraw: bool) -> list[str]:
+        before = {path: path.stat().st_mtime_ns for path in out.glob("*.png")}
+        write_report({path: read_record(path) for path in paths}, out, redraw=redraw)
+        text = (out / "report.md").read_text(encoding="utf-8")
+        assert text.count("![") == 3
+        return sorted(path.name for path in out.glob("*.png") if path.stat().st_mtime_ns != before.get(path))
+
+    one, two = (path.stem for path in paths)
+    both = sorted([f"{one}-roofline.png", f"{one}.png", f"{two}.png"])
+    assert drawn(redraw=False) == both
+    assert drawn(redraw=False) == []
+    now = (out / f"{two}.png").stat().st_mtime_ns + 1
+    os.utime(paths[1], ns=(now, now))
+    assert drawn(redraw=False) == [f"{two}.png"]
+    assert drawn(redraw=True) == both
+
+
 def test_the_largest_picture_can_be_drawn() -> None:
     """Agg draws no more than 65,535 pixels. No case has more than 12 providers."""
     rows = [row(f"provider {n}").model_copy(update={"case": case}) for case in "ab" for n in range(12)]
@@ -182,15 +252,32 @@ def test_the_largest_picture_can_be_drawn() -> None:
     assert report._CASES_PER_PICTURE / 2 * height < 1 << 16
 
 
-def test_without_rows_there_is_no_report(tmp_path: Path) -> None:
+def test_without_rows_there_is_no_report(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = write_record("digits_quality", {"x": 1}, configuration={}, arguments=[], records_dir=tmp_path)
     with pytest.raises(DataError, match="no record holds rows"):
-        write_report({}, tmp_path)
+        write_report({path: read_record(path)}, tmp_path / "report")
+    monkeypatch.setattr("sys.argv", ["report", str(path), "--out", str(tmp_path / "report")])
+    assert report.main() == DataError.exit_code
+    assert "no record holds rows; give records that `fastgan bench` wrote" in capsys.readouterr().err
+    assert not (tmp_path / "report").exists()
 
 
 def test_a_roofline_needs_bytes_flops_and_ceilings() -> None:
     ceilings = Ceilings(copy_bytes_per_second=1e9, matmul_flops_per_second={"fp32": 1e12})
     assert plot_roofline(Figures(rows=(row(),), ceilings=ceilings)) is None
     assert plot_roofline(Figures(rows=(row(num_bytes=8, num_flops=16),))) is None
+
+
+def test_a_roofline_shows_the_ceilings_of_its_rows() -> None:
+    ceilings = Ceilings(
+        copy_bytes_per_second=1e9, matmul_flops_per_second=dict.fromkeys(["bf16", "fp32", "tf32"], 1e12)
+    )
+    rows = [row(num_bytes=8, num_flops=16), row("convolution", num_bytes=8, num_flops=16, product="tf32")]
+    axes = Figure().subplots()
+    plots._draw_ceilings(axes, ceilings, rows)
+    assert [line.get_label() for line in axes.lines] == ["measured ceilings, fp32", "measured ceilings, tf32"]
 
 
 @pytest.mark.parametrize(

@@ -278,11 +278,12 @@ def test_the_whole_suite_runs_from_any_folder_on_a_cpu(tmp_path: Path) -> None:
     found = outcomes(tmp_path / "found")
     assert list(found) == [part.name for part in PARTS]
     assert {status for status, _ in found.values()} <= {"passed", "nothing to do"}, found
-    records = read_records(tmp_path / "found" / "records").values()
-    measured = {row.benchmark for record in records for row in record.rows().rows}
+    records = read_records(tmp_path / "found" / "records")
+    measured = {row.benchmark for record in records.values() for row in record.rows().rows}
     assert measured == suite.TARGETS["all"].keys()
-    assert all(record.configuration["complete"] for record in records)
-    assert (tmp_path / "found" / "records" / "report" / "report.md").is_file()
+    assert all(record.configuration["complete"] for record in records.values())
+    page = (tmp_path / "found" / "records" / "report" / "report.md").read_text(encoding="utf-8")
+    assert all(f"record `{path.name}`" in page and f"![{path.stem}.png]" in page for path in records)
 
 
 def test_a_wrong_part_is_refused_before_anything_runs(tmp_path: Path) -> None:
