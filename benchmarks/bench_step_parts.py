@@ -62,6 +62,7 @@ def part_case(config: RunConfig, device: torch.device, *, precision: str) -> Cas
         providers=tuple(_provider(name, config, device, precision=precision) for name in part_names(config)),
         num_items=config.batch_images,
         item="images",
+        is_compared=False,
         counts_ops=True,
         measure_error=lambda outputs, exact: max(map(norm_error, outputs, exact)),
         tolerance=lambda dtype: tolerance(dtype, device),

@@ -66,6 +66,7 @@ class Case:
         make_inputs: a set of inputs from a seed.
         exact: from inputs in float64 to the outputs of `Provider.check`.
         product: number format of the matrix product that is the ceiling of `num_flops`, where that is not `dtype`.
+        is_compared: whether all providers compute the same, so that their times may be compared.
         counts_ops: whether rows say how many operators and collectives a call takes.
         runs_elsewhere: other processes do the work; a call is timed by the clock on the wall and not profiled.
         measure_error: from outputs and what is exact to a number.
@@ -86,6 +87,7 @@ class Case:
     product: str | None = None
     num_items: int | None = None
     item: str | None = None
+    is_compared: bool = True
     counts_ops: bool = False
     runs_elsewhere: bool = False
     measure_error: Callable[[Sequence[Tensor], Sequence[Tensor]], float] = relative_error
@@ -151,6 +153,7 @@ def _row(case: Case, provider: Provider, found: _Findings, ceilings: Ceilings | 
         num_bytes=case.num_bytes,
         num_flops=case.num_flops,
         product=case.product if provider.dtype in {None, case.dtype} else None,
+        is_compared=case.is_compared,
     )
     return row if row.time is None else _with_profile(row, row.time, found, ceilings)
 

@@ -37,6 +37,7 @@ def plot_bars(rows: Sequence[Row]) -> bytes:
         axes = figure.add_axes(place)
         _draw_bars(axes, group)
         axes.set_title(title, fontsize=8, loc="left")
+        axes.annotate("ms", (1, 0), (4, -10), xycoords="axes fraction", textcoords="offset points", fontsize=7)
     axes.set_xlabel("milliseconds per call, median with 20th and 80th percentile", fontsize=8)
     return _png(figure)
 

@@ -74,6 +74,7 @@ class Row(_Model):
         device_microseconds: sum over all kernels in one call.
         num_ops, num_collectives, num_bytes_sent: operators of torch and communication in one call, where counted.
         num_bytes_kept: of all floating-point tensors of the first process between calls, where counted.
+        is_compared: whether it is one of several ways to the same result; not where rows are parts of a whole.
         missing: why a row with a time lacks what was to be found out after it.
     """
 
@@ -101,6 +102,7 @@ class Row(_Model):
     num_collectives: Count | None = None
     num_bytes_sent: Count | None = None
     num_bytes_kept: Count | None = None
+    is_compared: bool = True
     missing: str | None = None
 
     @model_validator(mode="after")

@@ -6,7 +6,7 @@ import argparse
 import itertools
 import math
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -59,7 +59,9 @@ def add_options(parser: argparse.ArgumentParser) -> None:
 
 
 def read_options(arguments: argparse.Namespace) -> Options:
-    """Raises ConfigError for a device that is not there."""
+    """Raises ConfigError for a device that is not there and for seconds that are no time."""
+    if arguments.seconds is not None and not 0 < arguments.seconds < math.inf:
+        raise ConfigError(f"--seconds {arguments.seconds:g} must be a positive number; leave it out for no limit")
     if arguments.device == "cuda" and not torch.cuda.is_available():
         raise ConfigError("--device cuda, but torch sees no CUDA device; run `fastgan doctor`, or leave it out")
     device = torch.device(arguments.device) if arguments.device else default_device()
@@ -80,12 +82,12 @@ def run_benchmarks(
         title: part of the record's name, whose path is returned.
         module: that was run, within the folder of benchmarks.
     Raises:
-        DataError: if `options.compare` is no record with rows, or `options.out` cannot be written.
+        DataError: if `options.compare` is no record with rows of these benchmarks, or `options.out` cannot be written.
         Exception: of a benchmark that cannot make its cases, once the record of those before it is written.
     """
     # Looked at first: an hour later would be late.
     require_writable(options.out)
-    earlier = None if options.compare is None else _comparable(options.compare)
+    earlier = None if options.compare is None else _comparable(options.compare, benchmarks)
     clocks = [gpu_clocks()]
     found = measure(benchmarks, options, finish=finish)
     clocks.append(gpu_clocks())
@@ -151,10 +153,14 @@ def measure(benchmarks: Mapping[str, MakeCases], options: Options, *, finish: Fi
     return Measured(Figures(rows=tuple(rows), ceilings=ceilings), is_complete, error)
 
 
-def _comparable(path: Path) -> Record:
+def _comparable(path: Path, benchmarks: Iterable[str]) -> Record:
     record = read_record(path)
-    if not record.rows().rows:
+    measured = dict.fromkeys(row.benchmark for row in record.rows().rows)
+    if not measured:
         raise DataError(f"--compare {path} holds no rows; give a record that `fastgan bench` wrote")
+    if not measured.keys() & set(benchmarks):
+        now = ", ".join(benchmarks)
+        raise DataError(f"--compare {path} holds {', '.join(measured)} and nothing of {now}; measure the same")
     return record
 
 

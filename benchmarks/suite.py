@@ -75,6 +75,10 @@ def main() -> int:
     except FastganError as error:
         fail(str(error))
         return error.exit_code
+    except KeyboardInterrupt:
+        # Ctrl-C while cases are measured ends them early; here it came before or after, where records are whole.
+        fail(f"stopped; records stay in {arguments.out}, and `fastgan bench report {arguments.out}` makes their report")
+        return 130
     return 0
 
 

@@ -30,8 +30,8 @@ def format_share(row: Row) -> str:
 
 
 def format_ratio(row: Row, base: Row) -> str:
-    """How many times as fast as `base`; nothing where one of them has no time."""
-    if row.time is None or base.time is None:
+    """How many times as fast as `base`; nothing where one of them has no time or they do not compute the same."""
+    if row.time is None or base.time is None or not row.is_compared:
         return ""
     return f"{base.time.p50 / row.time.p50:.2f}x"
 

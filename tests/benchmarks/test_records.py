@@ -291,3 +291,5 @@ def test_a_line_says_what_a_row_says() -> None:
     fast = row("fast", p20=0.9, p50=1.0, p80=1.1, peak_memory_bytes=1 << 20)
     assert row_line(fast, base=row()) == "b: c, fast, fp32: 1 ms (0.9 ms to 1.1 ms), 2.00x of eager, 1.0 MiB"
     assert row_line(row("x", refused="no"), base=row()) == "b: c, x, fp32: no"
+    part = row("part", p20=0.9, p50=1.0, p80=1.1, is_compared=False)
+    assert row_line(part, base=row()) == "b: c, part, fp32: 1 ms (0.9 ms to 1.1 ms)"
