@@ -1,5 +1,6 @@
 """Which implementation runs: forced, refused with the reason, measured once and remembered."""
 
+from contextlib import nullcontext
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -121,13 +122,15 @@ def test_kernels_refuse_forward_mode_which_the_reference_has() -> None:
 
 def test_auto_measures_training_and_inference_once_each(monkeypatch: pytest.MonkeyPatch) -> None:
     known: dict[measured.Key, str] = {}
+    entered: list[torch.device] = []
     is_capturing = True
     monkeypatch.setattr(torch.cuda, "get_device_name", lambda *_: "A GPU")
     monkeypatch.setattr(torch.cuda, "get_device_capability", lambda *_: (9, 0))
+    monkeypatch.setattr(torch.cuda, "device", lambda device: entered.append(device) or nullcontext())
     monkeypatch.setattr(torch.cuda, "is_current_stream_capturing", lambda: is_capturing)
     monkeypatch.setattr(measured, "lookup", known.get)
     monkeypatch.setattr(measured, "measure_and_store", lambda key, *_: known.setdefault(key, "triton"))
-    x: Any = SimpleNamespace(device=torch.device("cuda:0"), numel=lambda: 1, requires_grad=True)
+    x: Any = SimpleNamespace(device=torch.device("cuda:1"), numel=lambda: 1, requires_grad=True)
     case = Case("conv2d", (x,), lambda: None, lambda: "shape")
 
     assert choose(case, "auto", torch.zeros) == "reference"  # nothing is timed in a CUDA graph
@@ -138,6 +141,7 @@ def test_auto_measures_training_and_inference_once_each(monkeypatch: pytest.Monk
     with torch.no_grad():
         choose(case, "auto", torch.zeros)
     assert [key.shape_class for key in known] == ["shape forward+backward", "shape forward"]
+    assert entered == [x.device] * 3  # events and streams are those of the current GPU
     known[next(iter(known))], is_capturing = "cudnn_fused", True
     assert choose(case, "auto", torch.zeros) == "cudnn_fused"
     assert choose(case._replace(limit=lambda: "too large"), "auto", torch.zeros) == "reference"
