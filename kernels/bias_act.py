@@ -14,7 +14,7 @@ from torch import Tensor
 from fastgan.kernels.configs import ELEMENTS, cdiv
 from fastgan.kernels.epilogue import apply_epilogue, slope
 from fastgan.kernels.implicit_gemm import locate, tile_numbers
-from fastgan.kernels.launch import INT32_MAX, finished, upcasts, with_strides_of
+from fastgan.kernels.launch import INT32_MAX, finished, on_its_gpu, upcasts, with_strides_of
 from fastgan.kernels.spec import Activation, saved_clamp
 
 _MAX_CHANNELS = 128
@@ -61,6 +61,7 @@ def bias_act_grad_kernel(
     tl.store(out_ptr + offset, grad * slope(saved, gain, clamp, ACTIVATION), mask=ok)
 
 
+@on_its_gpu
 def bias_act(
     x: Tensor,
     scale: Tensor | None,
@@ -93,6 +94,7 @@ def bias_act(
     return finished(out, x)
 
 
+@on_its_gpu
 def bias_act_grad(grad: Tensor, saved: Tensor, activation: Activation, *, out: Tensor | None = None) -> Tensor:
     """grad * d bias_act / dz with the dtype and strides of an `empty_like(grad)`.
 

@@ -17,7 +17,7 @@ from fastgan.kernels.configs import Tile, cdiv, conv_tile
 from fastgan.kernels.conv2d_tma import launch_tma, prefers_tma
 from fastgan.kernels.epilogue import apply_epilogue
 from fastgan.kernels.implicit_gemm import add_tap, locate, tile_numbers
-from fastgan.kernels.launch import Call, finished, new_output
+from fastgan.kernels.launch import Call, finished, new_output, on_its_gpu
 from fastgan.kernels.spec import Activation, Geometry
 
 
@@ -67,6 +67,7 @@ def conv2d_kernel(
     tl.store(out_ptr + pixel[:, None] + (c * out_c)[None, :], result, mask=ok)
 
 
+@on_its_gpu
 def conv2d(
     x: Tensor,
     weight: Tensor,

@@ -20,7 +20,7 @@ from torch import Tensor
 from fastgan.kernels.configs import ELEMENTS, Tile, cdiv, num_splits, weight_grad_tile
 from fastgan.kernels.conv2d_weight_grad_tma import launch_tma, prefers_tma
 from fastgan.kernels.implicit_gemm import locate, tile_numbers
-from fastgan.kernels.launch import INT32_MAX, MAX_REGISTERS, finished, input_precision, readable, upcasts
+from fastgan.kernels.launch import INT32_MAX, MAX_REGISTERS, finished, input_precision, on_its_gpu, readable, upcasts
 from fastgan.kernels.spec import Geometry
 
 
@@ -74,6 +74,7 @@ def add_parts_kernel(part_ptr, out_ptr, num_splits, num_elements, BLOCK: tl.cons
     tl.store(out_ptr + offset, total, mask=ok)
 
 
+@on_its_gpu
 def conv2d_weight_grad(
     x: Tensor,
     grad: Tensor,

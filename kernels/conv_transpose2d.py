@@ -22,7 +22,7 @@ from fastgan.kernels.configs import Tile, cdiv, conv_tile
 from fastgan.kernels.conv_transpose2d_tma import launch_tma, prefers_tma
 from fastgan.kernels.epilogue import apply_epilogue
 from fastgan.kernels.implicit_gemm import add_tap, locate, tile_numbers
-from fastgan.kernels.launch import Call, finished, new_output
+from fastgan.kernels.launch import Call, finished, new_output, on_its_gpu
 from fastgan.kernels.spec import Activation, Geometry
 
 
@@ -82,6 +82,7 @@ def conv_transpose2d_kernel(
     tl.store(out_ptr + pixel[:, None] + (c * out_c)[None, :], result, mask=ok)
 
 
+@on_its_gpu
 def conv_transpose2d(
     x: Tensor,
     weight: Tensor,

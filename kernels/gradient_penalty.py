@@ -11,6 +11,8 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
+from fastgan.kernels.launch import on_its_gpu
+
 # A constant, so that the order of every sum is the same on every GPU.
 BLOCK = 4096
 
@@ -69,6 +71,7 @@ def interpolate_kernel(real_ptr, fake_ptr, weights_ptr, out_ptr, size, BLOCK: tl
     tl.store(out_ptr + sample * size + i, tl.where(weight < 0.5, near_fake, near_real), mask=i < size)
 
 
+@on_its_gpu
 def gradient_penalty(rows: Tensor, *, center: float, one_sided: bool) -> tuple[Tensor, Tensor]:
     """As `fastgan.native.gradient_penalty`."""
     num_samples, size = rows.shape
@@ -83,6 +86,7 @@ def gradient_penalty(rows: Tensor, *, center: float, one_sided: bool) -> tuple[T
     return penalty, factor
 
 
+@on_its_gpu
 def scale_samples(rows: Tensor, factors: Tensor, cotangents: Tensor) -> Tensor:
     """As `fastgan.native.scale_samples`."""
     out = torch.empty_like(rows)
@@ -92,6 +96,7 @@ def scale_samples(rows: Tensor, factors: Tensor, cotangents: Tensor) -> Tensor:
     return out
 
 
+@on_its_gpu
 def interpolate(real: Tensor, fake: Tensor, out: Tensor, *, weights: Tensor) -> None:
     """As `fastgan.native.interpolate`."""
     grid = (real.shape[0], triton.cdiv(real.shape[1], BLOCK))

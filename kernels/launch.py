@@ -3,7 +3,9 @@
 Shape legend: N batch, C channels, H W pixels.
 """
 
-from typing import Any
+import functools
+from collections.abc import Callable
+from typing import Any, ParamSpec, TypeVar
 
 import torch
 import triton
@@ -11,6 +13,9 @@ from torch import Tensor
 
 from fastgan.kernels.configs import TOGETHER, Tile
 from fastgan.kernels.spec import Activation, saved_clamp
+
+_Arguments = ParamSpec("_Arguments")
+_Result = TypeVar("_Result")
 
 # Whether kernels run in Triton's interpreter, on CPU tensors: decided when Triton's decorators run, at import.
 INTERPRETED: bool = triton.knobs.runtime.interpret
@@ -22,6 +27,21 @@ MIN_BLOCK_K = 16
 
 # The most that a thread can have. Without a bound, ptxas spills a few registers to fit more programs onto a GPU core.
 MAX_REGISTERS = 255
+
+
+def on_its_gpu(function: Callable[_Arguments, _Result]) -> Callable[_Arguments, _Result]:
+    """`function`, for which the GPU of its first argument, a tensor or several, is the current one.
+
+    Triton launches on the current GPU, wherever the tensors lie, and no custom op changes it.
+    """
+
+    @functools.wraps(function)
+    def run(*arguments: _Arguments.args, **named: _Arguments.kwargs) -> _Result:
+        first: Any = arguments[0]
+        with torch.cuda.device_of(first if isinstance(first, Tensor) else first[0]):  # type: ignore[no-untyped-call]
+            return function(*arguments, **named)
+
+    return run
 
 
 def readable(x: Tensor) -> Tensor:

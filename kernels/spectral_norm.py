@@ -17,6 +17,8 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
+from fastgan.kernels.launch import on_its_gpu
+
 # Constants, so that the order of every sum is the same on every GPU.
 ROWS, COLUMNS = 16, 256
 # At or below this a norm counts as zero.
@@ -214,6 +216,7 @@ def table_of(matrices: Sequence[Tensor], left: Sequence[Tensor], right: Sequence
     return _table(layers, matrices[0].device)
 
 
+@on_its_gpu
 def power_iteration_(
     matrices: Sequence[Tensor], left: Sequence[Tensor], right: Sequence[Tensor], *, num_iterations: int = 1
 ) -> Tensor:
@@ -227,6 +230,7 @@ def power_iteration_(
     return sigma
 
 
+@on_its_gpu
 def bilinear(matrices: Sequence[Tensor], left: Sequence[Tensor], right: Sequence[Tensor]) -> Tensor:
     """[L] float32 of u_i' W_i v_i."""
     table = table_of(matrices, left, right)
@@ -237,6 +241,7 @@ def bilinear(matrices: Sequence[Tensor], left: Sequence[Tensor], right: Sequence
     return out
 
 
+@on_its_gpu
 def outer(coefficients: Tensor, left: Sequence[Tensor], right: Sequence[Tensor], *, dtype: torch.dtype) -> list[Tensor]:
     """c_i u_i v_i', [R_i, K_i] of `dtype`; coefficients [L] float32."""
     sizes = [(u.shape[0], v.shape[0]) for u, v in zip(left, right, strict=True)]

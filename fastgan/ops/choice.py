@@ -111,9 +111,11 @@ def _fastest(case: Case, run: Callable[[str], Tensor]) -> str:
     known = measured.lookup(key)
     if known is not None:
         return known
-    if torch.cuda.is_current_stream_capturing():
-        return "reference"
-    return measured.measure_and_store(key, run, case.inputs, measured.time_on_gpu)
+    # Streams and events are those of the current GPU, which need not be the one of `x`.
+    with torch.cuda.device(x.device):
+        if torch.cuda.is_current_stream_capturing():
+            return "reference"
+        return measured.measure_and_store(key, run, case.inputs, measured.time_on_gpu)
 
 
 def _shape_class(case: Case) -> str:

@@ -124,6 +124,8 @@ def output_pixels(  # noqa: PLR0917 - the sizes in torch's order
 ) -> list[int]:
     """[H', W'] of the result, of which each must be at least one."""
     kernel = weight.shape[2:]
+    if padding == "same" and pair(stride) != (1, 1):
+        raise ValueError(f"{op}: padding='same' goes with stride=1, and stride={stride}; give padding as a number")
     if isinstance(padding, str):
         size = list(x.shape[-2:]) if padding == "same" else conv_pixels(x, kernel, stride, 0, dilation)
     elif op == "conv2d":

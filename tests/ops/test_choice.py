@@ -1,5 +1,6 @@
 """Which implementation runs: forced, refused with the reason, measured once and remembered."""
 
+from contextlib import nullcontext
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -10,7 +11,15 @@ import torch
 from fastgan import native
 from fastgan.errors import ImplementationError
 from fastgan.kernels.spec import Activation
-from fastgan.ops import conv2d, conv_transpose2d, implementations, measured
+from fastgan.ops import (
+    bias_act,
+    bias_act_grad,
+    conv2d,
+    conv2d_weight_grad,
+    conv_transpose2d,
+    implementations,
+    measured,
+)
 from fastgan.ops.choice import KERNEL_OPS, Case, choose, unavailable
 from fastgan.ops.shape_class import MAX_GROUPS, convolution_case
 
@@ -61,11 +70,26 @@ def test_sizes_beyond_the_kernels_are_named(x, weight, groups: int, reason: str)
     assert str(convolution_case("conv2d", *tensors, **sizes, activation=Activation()).limit()).startswith(reason)
 
 
-def test_padding_in_words_is_the_references() -> None:
-    x, weight = torch.randn(1, 2, 6, 6), torch.randn(2, 2, 3, 3)
-    torch.testing.assert_close(conv2d(x, weight, padding="same"), conv2d(x, weight, padding=1))
-    with pytest.raises(ImplementationError, match="padding='same'; the kernels take numbers"):
-        conv2d(x, weight, padding="same", impl="triton")
+def test_padding_in_words_is_torchs() -> None:
+    x, weight = torch.randn(1, 2, 6, 7), torch.randn(2, 2, 3, 5)
+    for padding, dilation in (("same", 1), ("same", (2, 1)), ("valid", 1)):
+        expected = torch.conv2d(x, weight, padding=padding, dilation=dilation)
+        torch.testing.assert_close(conv2d(x, weight, padding=padding, dilation=dilation), expected)
+        with pytest.raises(ImplementationError, match=f"padding='{padding}'; the kernels take numbers"):
+            conv2d(x, weight, padding=padding, impl="triton")
+    with pytest.raises(ValueError, match="conv2d: padding='same' goes with stride=1, and stride=2; give padding as"):
+        conv2d(x, weight, padding="same", stride=2)
+
+
+def test_forced_kernels_of_the_other_ops_say_what_they_cannot_serve() -> None:
+    x, grad = torch.zeros(1, 2, 6, 6), torch.zeros(1, 2, 2, 2)
+    with pytest.raises(ImplementationError, match="conv2d_weight_grad: impl=triton cannot serve: dilation=2"):
+        conv2d_weight_grad(x, (2, 2, 3, 3), grad, dilation=2, impl="triton")
+    assert conv2d_weight_grad(x, (2, 2, 3, 3), grad, dilation=2).shape == (2, 2, 3, 3)
+    with pytest.raises(ImplementationError, match="bias_act: impl=cudnn_fused cannot serve: x has dtype"):
+        bias_act(x.double(), impl="cudnn_fused")
+    with pytest.raises(ImplementationError, match="bias_act_grad: impl=triton cannot serve: x has dtype"):
+        bias_act_grad(x.double(), x.double(), impl="triton")
 
 
 def test_an_unbatched_image_is_torchs() -> None:
@@ -91,6 +115,21 @@ def test_an_old_gpu_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     gpu = torch.device("cuda:0")
     for problem in (unavailable("triton", gpu), native.unavailable(gpu)):
         assert problem == "cuda:0 has compute capability 7.5, which must be 8.0 or more"
+
+
+def test_torch_compile_can_ask_how_old_a_gpu_is(monkeypatch: pytest.MonkeyPatch) -> None:
+    """In one graph, as `impl="triton"` asks it there."""
+    monkeypatch.setattr(torch.cuda, "_lazy_init", lambda: None)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 1)
+    monkeypatch.setattr(
+        torch.cuda, "_get_device_properties", lambda index: SimpleNamespace(major=9, minor=0), raising=False
+    )
+    gpu = torch.device("cuda:0")
+
+    def add(x: torch.Tensor) -> torch.Tensor:
+        return x + 1 if unavailable("triton", gpu) is None else x
+
+    assert torch.compile(add, fullgraph=True, backend="eager")(torch.zeros(1)) == 1
 
 
 def test_the_variable_forces_what_the_caller_leaves_open(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -121,13 +160,15 @@ def test_kernels_refuse_forward_mode_which_the_reference_has() -> None:
 
 def test_auto_measures_training_and_inference_once_each(monkeypatch: pytest.MonkeyPatch) -> None:
     known: dict[measured.Key, str] = {}
+    entered: list[torch.device] = []
     is_capturing = True
     monkeypatch.setattr(torch.cuda, "get_device_name", lambda *_: "A GPU")
     monkeypatch.setattr(torch.cuda, "get_device_capability", lambda *_: (9, 0))
+    monkeypatch.setattr(torch.cuda, "device", lambda device: entered.append(device) or nullcontext())
     monkeypatch.setattr(torch.cuda, "is_current_stream_capturing", lambda: is_capturing)
     monkeypatch.setattr(measured, "lookup", known.get)
     monkeypatch.setattr(measured, "measure_and_store", lambda key, *_: known.setdefault(key, "triton"))
-    x: Any = SimpleNamespace(device=torch.device("cuda:0"), numel=lambda: 1, requires_grad=True)
+    x: Any = SimpleNamespace(device=torch.device("cuda:1"), numel=lambda: 1, requires_grad=True)
     case = Case("conv2d", (x,), lambda: None, lambda: "shape")
 
     assert choose(case, "auto", torch.zeros) == "reference"  # nothing is timed in a CUDA graph
@@ -138,6 +179,7 @@ def test_auto_measures_training_and_inference_once_each(monkeypatch: pytest.Monk
     with torch.no_grad():
         choose(case, "auto", torch.zeros)
     assert [key.shape_class for key in known] == ["shape forward+backward", "shape forward"]
+    assert entered == [x.device] * 3  # events and streams are those of the current GPU
     known[next(iter(known))], is_capturing = "cudnn_fused", True
     assert choose(case, "auto", torch.zeros) == "cudnn_fused"
     assert choose(case._replace(limit=lambda: "too large"), "auto", torch.zeros) == "reference"

@@ -10,6 +10,7 @@ import pytest
 import torch
 import triton
 from torch import Tensor
+from torch.utils.checkpoint import checkpoint
 
 from fastgan import __version__
 from fastgan.ops import measured
@@ -66,10 +67,53 @@ def test_a_wrong_or_broken_candidate_is_excluded_with_the_reason(cache: Path) ->
     }
 
 
+class Moved(torch.autograd.Function):
+    """Gives x as it is, and its gradient by one place further on."""
+
+    @staticmethod
+    def forward(ctx, x: Tensor) -> Tensor:  # type: ignore[no-untyped-def]
+        return x.clone()
+
+    @staticmethod
+    def backward(ctx, grad: Tensor) -> Tensor:  # type: ignore[no-untyped-def]
+        return grad.roll(1)
+
+
 def test_gradients_are_compared_too() -> None:
-    x = torch.ones(2, requires_grad=True)
-    entry = measured.measure(lambda name: x * 1.0 if name != "triton" else x.detach() + 0 * x, (x,), lambda call: 1.0)
+    """Also where they lie, and where their sum would leave the range of float16; no random number is drawn for it."""
+    x, scale = (torch.ones(size, dtype=torch.float16, requires_grad=True) for size in (100_000, 1))
+    before = torch.get_rng_state()
+
+    def run(name: str) -> Tensor:
+        return scale * (Moved.apply(x) if name == "triton" else x)
+
+    entry = measured.measure(run, (x, scale), lambda call: 1.0)
     assert set(entry["excluded"]) == {"triton"}
+    assert torch.equal(torch.get_rng_state(), before)
+
+
+def test_a_checkpoint_around_the_first_call_holds(cache: Path) -> None:
+    """The call that measures and the one that is repeated save the same tensors."""
+
+    def layer(x: Tensor) -> Tensor:
+        if measured.lookup(KEY) is None:
+            measured.measure_and_store(KEY, lambda name: x.sin(), (x,), lambda call: 1.0)
+        return x.sin()
+
+    x = torch.ones(2, requires_grad=True)
+    checkpoint(layer, x, use_reentrant=False).sum().backward()
+    assert x.grad is not None
+
+
+def test_what_did_not_fit_into_memory_is_tried_again_in_the_next_run(cache: Path) -> None:
+    def run(name: str) -> Tensor:
+        if name == "triton":
+            raise torch.OutOfMemoryError("CUDA out of memory")
+        return torch.ones(2)
+
+    assert measured.measure_and_store(KEY, run, (), lambda call: 1.0) == "reference"
+    assert measured.lookup(KEY) == "reference"  # in this process
+    assert not cache.exists()
 
 
 def test_versions_are_known_where_nothing_is_installed_under_its_own_name(monkeypatch: pytest.MonkeyPatch) -> None:
