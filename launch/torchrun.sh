@@ -17,6 +17,7 @@
 #   MAX_RESTARTS    how often all processes are started again after one is lost (default 0: the run ends)
 #   RESUME          run folder, shared by all machines: continued if it holds a checkpoint, else begun; give it whenever
 #                   MAX_RESTARTS is not 0
+#   TORCH_ELASTIC_SHUTDOWN_TIMEOUT   seconds that processes have to save after SIGTERM, before SIGKILL (default 100)
 #   TORCHRUN        command that starts torchrun (default: python3 -m torch.distributed.run)
 set -euo pipefail
 
@@ -39,6 +40,8 @@ if [ "${MAX_RESTARTS:-0}" != 0 ] && [ -z "${RESUME:-}" ]; then
     echo "error: MAX_RESTARTS=$MAX_RESTARTS without RESUME=FOLDER would begin anew after each loss; give RESUME" >&2
     exit 2
 fi
+# SIGTERM reaches every process, which then saves; torchrun would kill it after 30 s. Slurm and Kubernetes give 120 s here.
+export TORCH_ELASTIC_SHUTDOWN_TIMEOUT="${TORCH_ELASTIC_SHUTDOWN_TIMEOUT:-100}"
 # Processes that start again must not read the addresses that the lost ones left at the meeting place.
 export TORCH_DISABLE_SHARE_RDZV_TCP_STORE=1
 if [ -n "${RESUME:-}" ]; then

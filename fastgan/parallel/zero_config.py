@@ -7,7 +7,8 @@ from typing import Any
 
 from fastgan.errors import ConfigError
 
-# Keys of a user's JSON that change speed, memory or reports only, and what their values are; float: any number.
+# Keys of a user's JSON that change speed, memory or reports only, and what their values are; float: any number, int: a
+# whole one.
 _FREE: dict[str, type] = {
     "comms_logger": dict,
     "dump_state": bool,
@@ -18,20 +19,27 @@ _FREE: dict[str, type] = {
     "wall_clock_breakdown": bool,
 }
 _FREE_ZERO: dict[str, type] = {
-    "allgather_bucket_size": float,
+    "allgather_bucket_size": int,
     "allgather_partitions": bool,
     "contiguous_gradients": bool,
     "overlap_comm": bool,
-    "reduce_bucket_size": float,
+    "reduce_bucket_size": int,
     "reduce_scatter": bool,
     "round_robin_gradients": bool,
-    "stage3_max_live_parameters": float,
-    "stage3_max_reuse_distance": float,
-    "stage3_param_persistence_threshold": float,
-    "stage3_prefetch_bucket_size": float,
-    "sub_group_size": float,
+    "stage3_max_live_parameters": int,
+    "stage3_max_reuse_distance": int,
+    "stage3_param_persistence_threshold": int,
+    "stage3_prefetch_bucket_size": int,
+    "sub_group_size": int,
 }
-_WORDS = {dict: "a JSON object", bool: "true or false", float: "a number that is not negative"}
+# Of those, sizes of the parts that something is cut into.
+_POSITIVE = {"zero_optimization.reduce_bucket_size", "zero_optimization.sub_group_size"}
+_WORDS = {
+    dict: "a JSON object",
+    bool: "true or false",
+    float: "a number that is not negative",
+    int: "a whole number that is not negative",
+}
 _DATA_TYPES = ("fp32", "bf16", "fp16")
 # Keys that change the numbers: allowed, and said.
 _WARNED = {
@@ -102,9 +110,18 @@ def _checked(user: Mapping[str, Any], *, on_warning: Callable[[str], None]) -> d
 
 
 def _check_value(key: str, value: object, kind: type) -> None:
-    is_number = isinstance(value, int | float) and not isinstance(value, bool) and value >= 0
-    if not (is_number if kind is float else isinstance(value, kind)):
-        raise ConfigError(f"parallel.deepspeed_config: {key}={value!r} must be {_WORDS[kind]}; correct or remove it")
+    is_good = isinstance(value, kind)
+    if kind in (int, float):
+        is_good = isinstance(value, int | float) and not isinstance(value, bool) and _is_in_range(key, value, kind)
+    if not is_good:
+        rule = "a positive whole number" if key in _POSITIVE else _WORDS[kind]
+        raise ConfigError(f"parallel.deepspeed_config: {key}={value!r} must be {rule}; correct or remove it")
+
+
+def _is_in_range(key: str, value: float, kind: type) -> bool:
+    # 5e8 is a whole number.
+    is_whole = kind is float or float(value).is_integer()
+    return is_whole and (value > 0 if key in _POSITIVE else value >= 0)
 
 
 def _check_warned(key: str, value: object) -> None:

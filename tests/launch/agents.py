@@ -57,6 +57,7 @@ class Agents:
         environment = os.environ | {
             "NPROC": "1",
             "OMP_NUM_THREADS": "1",
+            "TORCH_DISTRIBUTED_DEBUG": "DETAIL",
             "TORCHRUN": f"{sys.executable} -m torch.distributed.run",
             "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}",
             **variables,

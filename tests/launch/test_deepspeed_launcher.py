@@ -43,6 +43,7 @@ def launch(folder: Path, **variables: str) -> str:
         "PATH": f"{programs}:{Path(sys.executable).parent}:{os.environ['PATH']}",
         "DS_ACCELERATOR": "cpu",
         "OMP_NUM_THREADS": "1",
+        "TORCH_DISTRIBUTED_DEBUG": "DETAIL",
         "MASTER_ADDR": "127.0.0.1",
         "MASTER_PORT": str(free_port()),
         "HOME": str(folder),

@@ -1,6 +1,7 @@
 """What launch/ holds is valid: shell, JSON, Slurm's header."""
 
 import json
+import os
 import re
 import shutil
 import subprocess
@@ -8,6 +9,7 @@ import sys
 from pathlib import Path
 
 import pytest
+import yaml
 
 from fastgan.parallel.zero_config import deepspeed_settings
 
@@ -52,3 +54,26 @@ def test_the_slurm_header_is_what_slurm_reads() -> None:
         assert re.fullmatch(SLURM_OPTIONS[name], value), f"{name}={value}"
     # Slurm stops reading at the first line that is neither empty nor a comment.
     assert all(line.startswith("#") for line in lines[: 1 + len(header)])
+
+
+def seconds_to_save(folder: Path, **variables: str) -> str:
+    """Between SIGTERM and SIGKILL, as torchrun is told by the script."""
+    stub = folder / "torchrun"
+    stub.write_text('echo "$TORCH_ELASTIC_SHUTDOWN_TIMEOUT"')
+    environment = os.environ | {"TORCHRUN": f"bash {stub}", "NPROC": "1", **variables}
+    command = ["bash", str(LAUNCH / "torchrun.sh"), "digits"]
+    return subprocess.run(command, env=environment, capture_output=True, text=True, check=True).stdout.strip()
+
+
+def test_there_is_time_to_save_before_slurm_and_kubernetes_end_a_process(tmp_path: Path) -> None:
+    """torchrun's own 30 s are not enough for a large network and the steps until all ranks know of the signal."""
+    assert seconds_to_save(tmp_path, TORCH_ELASTIC_SHUTDOWN_TIMEOUT="7") == "7"
+    seconds = int(seconds_to_save(tmp_path))
+    assert seconds > 30
+    (signal,) = re.findall(r"#SBATCH --signal=B:TERM@(\d+)", (LAUNCH / "slurm.sbatch").read_text())
+    assert seconds < int(signal)
+    job = yaml.safe_load((LAUNCH / "kubernetes-pytorchjob.yaml").read_text())
+    pod = job["spec"]["pytorchReplicaSpecs"]["Worker"]["template"]["spec"]
+    variables = {item["name"]: item["value"] for item in pod["containers"][0]["env"]}
+    assert variables["TORCH_ELASTIC_SHUTDOWN_TIMEOUT"] == str(seconds)
+    assert seconds < pod["terminationGracePeriodSeconds"]

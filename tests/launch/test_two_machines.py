@@ -11,6 +11,7 @@ from PIL import Image
 from fastgan.train.checkpoint import list_checkpoints
 from fastgan.train.stats import read_stats
 from tests.launch.agents import WAIT_SECONDS, Agents, Machine, two_local_machines
+from tests.train.test_trace import is_inside
 
 
 @pytest.mark.slow
@@ -62,6 +63,48 @@ def test_max_restarts_go_on_from_the_last_checkpoint(tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
+def test_a_run_goes_on_with_the_machines_that_are_left(tmp_path: Path) -> None:
+    elastic = {"NNODES": "1:2", "MAX_RESTARTS": "2", "RESUME": "run"}
+    # Else torchrun waits half a minute for further machines, and as long to find one lost.
+    quick = ",last_call_timeout=2,keep_alive_interval=1"
+    machines = [
+        Machine(variables={**machine.variables, **elastic, "RDZV_CONF": machine.variables["RDZV_CONF"] + quick})
+        for machine in two_local_machines()
+    ]
+    agents = Agents(tmp_path, machines, "total_images=1280")
+    run = tmp_path / "run"
+    try:
+        agents.wait_for(run / "checkpoints" / "000000128")
+        agents.kill(1)
+        code = agents.processes[0].wait(WAIT_SECONDS)
+    finally:
+        agents.close()
+    text = agents.logs[0].read_text()
+    assert code == 0, text
+    assert "2 processes" in agents.output()
+    assert "1 processes" in text, text
+    (resumed,) = run.glob("environment-*.json")
+    assert int(resumed.stem.partition("-")[2]) >= 128
+    assert [tick["images_seen"] for tick in read_stats(run)] == list(range(64, 1281, 64))
+
+
+@pytest.mark.slow
+def test_sigterm_to_one_machine_saves_and_ends_both(tmp_path: Path) -> None:
+    agents = Agents(tmp_path, two_local_machines(), "total_images=100_000_000", "run_dir=run")
+    try:
+        agents.wait_for(tmp_path / "run" / "checkpoints" / "000000064")
+        agents.processes[1].send_signal(signal.SIGTERM)
+        codes = [process.wait(WAIT_SECONDS) for process in agents.processes]
+    finally:
+        agents.close()
+    assert 0 not in codes
+    newest = int(list_checkpoints(tmp_path / "run")[-1].name)
+    # All images of the last step, seen by both.
+    assert f"stopped at {newest:,} images; to go on: fastgan train --resume" in agents.output()
+    assert newest > 64
+
+
+@pytest.mark.slow
 def test_one_image_for_two_processes(tmp_path: Path) -> None:
     """Fewer images than ranks: each takes its samples from the endless order of the one."""
     (tmp_path / "images").mkdir()
@@ -93,6 +136,8 @@ def test_the_traces_of_two_processes_show_what_travels_when(tmp_path: Path) -> N
         assert any(event["name"] == "gloo:all_reduce" for event in events)
         names = [event["name"] for event in events]
         # Sent in the backward pass; the generator makes images before the optimizer step that needs the sum.
-        sent = names.index("c10d::allreduce_", names.index("discriminator: backward"))
+        backward = names.index("discriminator: backward")
+        sent = names.index("c10d::allreduce_", backward)
+        assert is_inside(events[sent], events[backward])
         images = names.index("generator: images", sent)
         assert sent < images < names.index("discriminator: optimizer step", sent)

@@ -1,12 +1,16 @@
-"""A rank whose images are not finite, and one that follows another plan."""
+"""A rank whose images or losses are not finite, and one that follows another plan."""
 
 from dataclasses import replace
+from itertools import count
 from typing import Any
+from unittest import mock
 
 import torch
 import torch.distributed as dist
 
 from fastgan.data import Batch
+from fastgan.objectives import DiscriminatorObjective, GeneratorObjective, ObjectiveOutput
+from fastgan.parallel import Engine
 from fastgan.train.agreement import Agreement
 from fastgan.train.step import TrainStep
 from fastgan.train.step_statistics import Statistics
@@ -49,6 +53,28 @@ def train_with_nan(case: Case, all_bad: bool) -> dict[str, Any]:
         skipped.append(agreement.num_skipped)
     step.finish(Statistics())
     return {"rank": dist.get_rank(), "skipped": skipped, "records": records, "weights": toy.whole_weights(state)}
+
+
+def votes_with_infinite_loss(case: Case, objective: type[DiscriminatorObjective | GeneratorObjective]) -> list[bool]:
+    """Whether each update was made, where the third loss of `objective` is infinite on the last rank.
+
+    Its gradient is the ordinary one, as that of a loss that is infinite by a logit where it is flat.
+    """
+    votes, calls, ordinary = [], count(1), objective.forward
+
+    def forward(self: Any, *args: Any, **kwargs: Any) -> ObjectiveOutput:
+        output = ordinary(self, *args, **kwargs)
+        is_bad = next(calls) == 3 and dist.get_rank() == dist.get_world_size() - 1
+        return output._replace(loss=output.loss + torch.inf) if is_bad else output
+
+    class Noting(Agreement):
+        def may_step(self, *engines: Engine) -> bool:
+            votes.append(super().may_step(*engines))
+            return votes[-1]
+
+    with mock.patch.object(objective, "forward", forward), mock.patch.object(toy, "Agreement", Noting):
+        toy.trained(case)
+    return votes
 
 
 def train_with_other_latents(case: Case) -> None:

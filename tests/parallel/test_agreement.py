@@ -8,10 +8,11 @@ import pytest
 import torch
 from torch.distributed import distributed_c10d
 
+from fastgan.objectives import DiscriminatorObjective, GeneratorObjective
 from fastgan.parallel import Engine, EngineChoice
 from fastgan.train.agreement import Agreement
 from tests.parallel import toy
-from tests.parallel.nan import train_with_nan, train_with_other_latents
+from tests.parallel.nan import train_with_nan, train_with_other_latents, votes_with_infinite_loss
 from tests.parallel.ranks import COLLECTIVE_TIMEOUT_SECONDS, RankError, Ranks
 from tests.parallel.toy import Case, alone
 
@@ -37,6 +38,24 @@ def test_a_nan_on_one_rank_makes_all_skip_the_update_and_count_it(two_ranks: Ran
         for name, value in answer["weights"].items():
             assert np.isfinite(value).all()
             np.testing.assert_array_equal(value, answers[0]["weights"][name])
+
+
+@pytest.mark.parametrize(
+    ("policy", "objective", "expected"),
+    [
+        ("alternate", DiscriminatorObjective, "yes yes, yes yes, no yes"),
+        ("alternate", GeneratorObjective, "yes yes, yes yes, yes no"),
+        ("joint", DiscriminatorObjective, "yes, yes, no"),
+        ("joint", GeneratorObjective, "yes, yes, no"),
+    ],
+)
+def test_a_loss_that_is_infinite_on_one_rank_is_skipped_by_all_whatever_its_gradient(
+    two_ranks: Ranks, policy: str, objective: type[DiscriminatorObjective | GeneratorObjective], expected: str
+) -> None:
+    choice = EngineChoice("flat")
+    case = Case(discriminator=choice, generator=choice, policy=policy, num_steps=3)
+    votes = [vote == "yes" for vote in expected.replace(",", "").split()]
+    assert two_ranks.run(votes_with_infinite_loss, case, objective) == [votes, votes]
 
 
 def norms(case: Case) -> list[float]:

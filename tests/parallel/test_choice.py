@@ -82,8 +82,11 @@ def test_a_stage_that_nobody_reads_is_refused() -> None:
         ({"zero_optimization": {"offload_optimizer": {}}}, "zero_optimization.offload_optimizer would or may change"),
         (
             {"zero_optimization": {"reduce_bucket_size": "auto"}},
-            "zero_optimization.reduce_bucket_size='auto' must be a nu",
+            "zero_optimization.reduce_bucket_size='auto' must be a positive whole",
         ),
+        ({"zero_optimization": {"reduce_bucket_size": 0}}, "reduce_bucket_size=0 must be a positive whole number"),
+        ({"zero_optimization": {"sub_group_size": 0}}, "sub_group_size=0 must be a positive whole number"),
+        ({"zero_optimization": {"allgather_bucket_size": 0.5}}, "allgather_bucket_size=0.5 must be a whole number"),
         ({"zero_optimization": {"overlap_comm": "yes"}}, "zero_optimization.overlap_comm='yes' must be true or false"),
         ({"flops_profiler": True}, "flops_profiler=True must be a JSON object"),
         ({"gradient_clipping": "a"}, "gradient_clipping='a' must be a number that is not negative"),
@@ -115,6 +118,8 @@ def test_deepspeed_clips_only_when_asked_and_then_says_so() -> None:
     assert warnings == [
         "parallel.deepspeed_config: gradient_clipping=0.5: gradients are clipped, which other engines do not do"
     ]
+    deepspeed_settings(2, {"communication_data_type": "bf16"}, on_warning=warnings.append)
+    assert warnings[1].startswith("parallel.deepspeed_config: communication_data_type=bf16: gradients are rounded")
 
 
 def test_the_world_is_what_the_launcher_says() -> None:
