@@ -54,7 +54,8 @@ class Engine(Protocol):
 
         Args:
             weight: share of the global batch that this micro-batch of this rank holds; sums to 1 over all.
-            is_last: whether this is the update's last micro-batch on this rank; ranks communicate only then.
+            is_last: whether this is the update's last micro-batch on this rank; gradients travel only then, except
+                from stage 2 of DeepSpeed on.
         """
         ...
 

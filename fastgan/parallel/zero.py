@@ -1,5 +1,7 @@
 """DeepSpeed's ZeRO: stage 0 replicates, 1 shards optimizer state, 2 also gradients, 3 also parameters.
 
+From stage 2 on each micro-batch reduces its gradient, because no rank has room for the whole of it until the last one.
+
 Stage 3 gathers and frees parameters by module hooks, and gathers them where they are read. That cannot serve a backward
 pass through a backward pass: the modes `dual` and `approximate` compute penalties there.
 """
