@@ -6,8 +6,9 @@ reduced, so that they are the same everywhere.
 """
 
 import os
+import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from datetime import timedelta
 from typing import Any
@@ -29,6 +30,8 @@ _MARKS = (
     "ProcessGroupWrapper",
     "mismatch between coll",
 )
+_FAILURE_KEY = "fastgan/first_failure"
+_STORE_SECONDS = 3.0
 
 
 @dataclass(frozen=True)
@@ -100,8 +103,10 @@ def process_group(world: World, *, device: torch.device, timeout_seconds: float)
             timeout=timedelta(seconds=timeout_seconds),
             device_id=device if device.type == "cuda" else None,
         )
+        first = FirstFailure(torch_dist.distributed_c10d._get_default_store())
         try:
-            yield
+            with explained(world, timeout_seconds=timeout_seconds, first_failure=first.read), first.told(world):
+                yield
         finally:
             torch_dist.destroy_process_group()
 
@@ -123,24 +128,75 @@ def subgroup(ranks: range, *, timeout_seconds: float) -> torch_dist.ProcessGroup
 
 
 @contextmanager
-def explained(world: World, *, timeout_seconds: float) -> Iterator[None]:
+def explained(world: World, *, timeout_seconds: float, first_failure: Callable[[], str] = lambda: "") -> Iterator[None]:
     """Turns what torch raises when a rank is lost into one line that says what to do.
 
+    Args:
+        world: this process and its run.
+        timeout_seconds: for which ranks wait for another.
+        first_failure: what the rank that was lost has said, "" if it has said nothing.
     Raises:
         DistributedError: instead of an error of a collective.
     """
     try:
         yield
     except RuntimeError as error:
-        text = str(error)
-        if not (isinstance(error, torch_dist.DistError) or any(mark in text for mark in _MARKS)):
+        if not _tells_of_a_loss(error):
             raise
-        reason = " ".join(text.split())[:200]
+        if told := first_failure():
+            raise DistributedError(f"rank {world.rank} of {world.num_ranks} ends because of {told}") from error
+        reason = " ".join(str(error).split())[:200]
         raise DistributedError(
             f"rank {world.rank} of {world.num_ranks} lost another rank, or waited more than "
             f"parallel.timeout_seconds={timeout_seconds:g} for it ({reason}); the first error of another rank tells "
             "why; checkpoints are sound: repair and use --resume"
         ) from error
+
+
+def _tells_of_a_loss(error: Exception) -> bool:
+    is_marked = isinstance(error, RuntimeError) and any(mark in str(error) for mark in _MARKS)
+    return is_marked or isinstance(error, torch_dist.DistError)
+
+
+class FirstFailure:
+    """The error of the first rank that failed, left for the others where the ranks have met.
+
+    That place is lost with the process that keeps it, rank 0 as a rule: nobody waits long for it.
+    """
+
+    def __init__(self, store: torch_dist.Store) -> None:  # type: ignore[name-defined]
+        self._store = store
+
+    @contextmanager
+    def told(self, world: World) -> Iterator[None]:
+        """Leaves the error of the body for the other ranks, unless it is about one of them."""
+        try:
+            yield
+        except Exception as error:
+            if not (isinstance(error, DistributedError) or _tells_of_a_loss(error)):
+                kind = "" if isinstance(error, FastganError) else f"{type(error).__name__}: "
+                text = f"the error of rank {world.rank}: {kind}{error}"
+                self._ask(lambda: self._store.compare_set(_FAILURE_KEY, "", text))
+            raise
+
+    def read(self) -> str:
+        """Of the first rank that failed; "" if none has left an error."""
+        found = self._ask(lambda: self._store.get(_FAILURE_KEY) if self._store.check([_FAILURE_KEY]) else b"")
+        return found.decode(errors="replace")
+
+    def _ask(self, question: Callable[[], bytes]) -> bytes:
+        answers: list[bytes] = []
+
+        def ask() -> None:
+            # The place is lost.
+            with suppress(RuntimeError):
+                answers.append(question())
+
+        # A machine that is gone does not answer at all.
+        thread = threading.Thread(target=ask, daemon=True)
+        thread.start()
+        thread.join(_STORE_SECONDS)
+        return answers[0] if answers else b""
 
 
 def max_integers(world: World, values: Sequence[int]) -> list[int]:
