@@ -100,8 +100,6 @@ def _can_wait(action: Action) -> bool:
 
 def _must_follow(action: Action, other: Action) -> bool:
     """Whether `action` finds or leaves something else when it overtakes `other`."""
-    if isinstance(action, Start) and isinstance(other, Start):
-        return True
     return bool(action.writes & (other.reads | other.writes) or action.reads & other.writes)
 
 

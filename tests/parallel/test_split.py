@@ -1,11 +1,16 @@
 """`split` on two and three ranks: what is trained, what is read, what a rank holds, and what happens to all."""
 
 from typing import Any
+from unittest import mock
 
 import numpy as np
 import pytest
+import torch
 
-from fastgan.schedule import LazyPenalty
+from fastgan.dist import ALONE
+from fastgan.parallel.publish import Channel
+from fastgan.schedule import LazyPenalty, ScheduleState
+from fastgan.train.roles import Roles
 from tests.parallel import split
 from tests.parallel.ranks import RankError, Ranks
 from tests.parallel.split import SplitCase, policy_of
@@ -66,6 +71,42 @@ def test_a_rank_holds_neither_gradients_nor_optimizer_state_of_the_other_network
         assert 0.97 * needed < found["kept"] < 1.03 * needed
         # As much as an optimizer of the other network, or its gradients, would not fit into that.
         assert found[other] > 0.1 * needed
+
+
+def test_a_source_waits_rather_than_take_one_buffer_more(monkeypatch: pytest.MonkeyPatch) -> None:
+    """To readers that have not taken anything yet."""
+    works: list[mock.Mock] = []
+
+    def broadcast(*_: object, **__: object) -> mock.Mock:
+        works.append(mock.Mock(**{"is_completed.return_value": False}))
+        return works[-1]
+
+    monkeypatch.setattr(torch.distributed, "get_rank", lambda: 0)
+    monkeypatch.setattr(torch.distributed, "broadcast", broadcast)
+    channel = Channel("generator", {"weight": torch.zeros(3)}, source=0, group=mock.Mock(), num_buffers=2)
+    for step in range(4):
+        channel.start(step=step, version=step)
+    assert channel.underway == (2, 3)
+    assert [work.wait.call_count for work in works] == [1, 1, 0, 0]
+
+
+def test_a_reader_that_takes_two_publications_reads_the_later_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.distributed, "get_rank", lambda: 1)
+    weight = torch.zeros(3)
+    channel = Channel("generator", {"weight": weight}, source=0, group=mock.Mock(), num_buffers=3)
+    channel.restore((step, 10 * step, {"weight": torch.full((3,), float(step))}) for step in (1, 2, 3))
+    assert (weight[0], channel.step, channel.version) == (1, 1, 10)
+    channel.take(2)
+    assert (weight[0], channel.step, channel.version) == (3, 3, 30)
+
+
+def test_without_publications_in_a_checkpoint_its_weights_are_those_read(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.distributed, "get_rank", lambda: 0)
+    for role, other, version in (("discriminator", "generator", 5), ("generator", "discriminator", 7)):
+        channel = Channel(other, {"weight": torch.zeros(1)}, source=1, group=mock.Mock(), num_buffers=2)
+        roles = Roles(policy_of(2, 1), role, ALONE, ALONE, {}, {other: channel})  # type: ignore[arg-type, dict-item]
+        assert not roles.restore(ScheduleState(step=6, discriminator_updates=7, generator_updates=5), {})
+        assert (channel.step, channel.version) == (6, version)
 
 
 @pytest.mark.parametrize("staleness", [1, 2, 4])

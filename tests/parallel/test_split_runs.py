@@ -112,8 +112,9 @@ def test_what_is_predicted_is_said_and_too_little_is_refused_by_all(two_ranks: R
     text = "ConfigError: schedule.policy=split is not worth its staleness here: predicted 1.05 times the images"
     assert all(one.error.startswith(text) and "set schedule.force=true" in one.error for one in refused)
     assert not (workplace / "run").exists()
-    ended = train(two_ranks, workplace / "run", *settings, "schedule.force=true", total_images=40, gain=None)
-    assert "times the images per second of alternate (" in ended[0].said
+    for name, gain in (("forced", 0.5), ("measured", None)):
+        ended = train(two_ranks, workplace / name, *settings, "schedule.force=true", total_images=40, gain=gain)
+        assert "times the images per second of alternate (" in ended[0].said
 
 
 @pytest.mark.parametrize("batch_images", [2, 16])

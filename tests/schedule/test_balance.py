@@ -10,9 +10,9 @@ from fastgan.errors import ConfigError
 from fastgan.schedule import Agreed, Balance, ScheduleState
 
 
-def counts(policy: Balance, percents: list[int]) -> list[int]:
+def counts(policy: Balance, percents: list[int], *, begin: int = 1) -> list[int]:
     """Discriminator updates in each step, when the statistic of step i is percents[i]; and two steps after."""
-    state, found = ScheduleState(), []
+    state, found = ScheduleState(balance=(begin, begin, 0, 0)), []
     for percent in [*percents, 40, 40]:
         found.append(len(policy.step(state).updates) - 1)
         state = policy.advance(state, Agreed(sign_sum=percent, num_judged=100))
@@ -30,8 +30,15 @@ def test_a_step_within_the_band_starts_the_count_again() -> None:
 
 def test_the_edges_of_the_band_are_inside() -> None:
     policy = Balance(batch_images=4, patience=1, low_percent=20, high_percent=60)
-    assert set(counts(policy, [20, 60, 20, 60])) == {1}
-    assert max(counts(policy, [19])) == 2
+    assert set(counts(policy, [20, 60, 20, 60], begin=2)) == {2}
+    assert counts(policy, [19], begin=2)[-1] == 3
+    assert counts(policy, [61], begin=2)[-1] == 1
+
+
+@pytest.mark.parametrize(("percent", "begin", "change"), [(90, 4, -1), (0, 1, 1)])
+def test_after_a_change_the_count_starts_again(percent: int, begin: int, change: int) -> None:
+    found = counts(Balance(batch_images=4, patience=2), [percent] * 4, begin=begin)
+    assert found == [begin, begin, begin, begin + change, begin + change, begin + 2 * change]
 
 
 @given(st.lists(st.integers(-100, 100), max_size=40), st.integers(1, 3))

@@ -30,6 +30,17 @@ def test_every_action_finds_the_values_of_the_plain_order(
             assert [a for a in moved if isinstance(a, kind)] == [a for a in mine if isinstance(a, kind)]
 
 
+def test_only_what_touches_nothing_of_it_overtakes_an_optimizer_step() -> None:
+    def work(reads: str = "", writes: str = "") -> Compute:
+        return Compute("learn", (), frozenset(reads), frozenset(writes))
+
+    step = Compute("apply", (), frozenset("r"), frozenset("w"))
+    for independent in (work(), work(reads="r"), work(reads="x", writes="y")):
+        assert overlap([step, independent]) == (independent, step)
+    for dependent in (work(reads="w"), work(writes="r"), work(writes="w")):
+        assert overlap([step, dependent]) == (step, dependent)
+
+
 def hidden_behind(actions: list[Action]) -> list[tuple[str, str]]:
     """(network whose gradient is on its way, computation meanwhile)."""
     found, underway = [], []

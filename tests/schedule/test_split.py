@@ -73,6 +73,15 @@ def test_publications_that_are_underway_at_the_end_of_a_checkpoint_are_awaited_a
     assert policy.step(later).arrivals == sent
 
 
+def test_no_version_is_below_that_of_new_networks() -> None:
+    """After a checkpoint of `alternate` whose generator had not started yet."""
+    policy = Split(batch_images=4, num_ranks=2, discriminator_ranks=1, delay_steps=2)
+    discriminator, generator = policy.step(ScheduleState(step=5, images_seen=20, discriminator_updates=5)).updates
+    assert (discriminator.reads, generator.reads) == (0, 3)
+    late = policy.step(ScheduleState(step=5, images_seen=20, generator_updates=5)).updates
+    assert [update.reads for update in late] == [3, 0]
+
+
 @pytest.mark.parametrize(
     ("settings", "message"),
     [

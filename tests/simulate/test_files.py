@@ -8,9 +8,10 @@ import pytest
 from matplotlib.figure import Figure
 
 from fastgan.errors import ConfigError
-from fastgan.schedule import Alternate, Joint, LazyPenalty, Policy, Split
+from fastgan.schedule import Alternate, Collective, Joint, LazyPenalty, Policy, Split
 from fastgan.simulate import chrome_trace, parts_from_record, simulate, unit_model
 from fastgan.simulate.picture import timeline
+from fastgan.simulate.run import NUM_TRACED_STEPS
 
 POLICIES = [
     Alternate(batch_images=8, num_ranks=4, penalties=(LazyPenalty("r1", 1.0, 2),)),
@@ -143,3 +144,9 @@ def test_all_of_a_picture_is_explained_and_inside(policy: Policy, monkeypatch: p
         assert figure.bbox.y0 <= extent.y0 < extent.y1 <= figure.bbox.y1
     drawn = {tuple(colour) for bars in axes.collections for colour in bars.get_facecolor()}
     assert drawn == {tuple(patch.get_facecolor()) for patch in legend.get_patches()}
+
+
+def test_spans_are_kept_of_the_first_steps_alone() -> None:
+    found = simulate(POLICIES[0], unit_model(POLICIES[0]), num_steps=NUM_TRACED_STEPS + 4)
+    steps = {span.what.ticket.step for span in found.spans if isinstance(span.what, Collective)}
+    assert steps == set(range(NUM_TRACED_STEPS))

@@ -4,7 +4,7 @@ from dataclasses import replace
 
 import pytest
 
-from fastgan.schedule import Split
+from fastgan.schedule import LazyPenalty, Split
 from fastgan.simulate import CostModel, Fabric, Part, best_roles, gain_of_split, parts_from_passes, simulate
 
 FABRIC = Fabric(gpus_per_node=8, intra_bytes_per_second=200e9, inter_bytes_per_second=45e9)
@@ -42,3 +42,14 @@ def test_the_gain_is_that_of_images_per_second_over_alternate() -> None:
     # Nine images do not divide over two ranks: images per second are compared, not steps.
     odd = gain_of_split(replace(policy, batch_images=9), busy)
     assert odd.times == pytest.approx(11 / 14, rel=0.01)
+
+
+def test_the_gain_counts_penalties_and_waits_for_gradients_where_they_are_started() -> None:
+    policy = Split(batch_images=8, num_ranks=2, discriminator_ranks=1, penalties=(LazyPenalty("r1", 1.0, 2),))
+    parts = parts_from_passes(Part(0.01), Part(0.01), ("r1",))
+    sizes = {"discriminator": 1e8, "generator": 1e8}
+    found = gain_of_split(policy, CostModel(parts=parts, gradient_bytes=sizes, fabric=FABRIC, hides_reduction=False))
+    # A penalty is five passes, in one of two updates; of split's roles each is one rank, which reduces with nobody.
+    assert found.seconds == pytest.approx(0.07 + 0.025, rel=0.01)
+    reductions = 2 * FABRIC.all_reduce_seconds(range(2), 1e8)
+    assert found.alternate_seconds == pytest.approx(0.11 + 0.025 + reductions, abs=0.1 * reductions)

@@ -10,9 +10,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from fastgan.errors import ConfigError
-from fastgan.schedule import Alternate, Collective, Compute, Joint, LazyPenalty, Policy, Split, execute, overlap
+from fastgan.schedule import Alternate, Collective, Compute, Joint, LazyPenalty, Policy, Split, Ticket, execute, overlap
 from fastgan.schedule.policy import MEASURED_STEPS
 from fastgan.simulate import CostModel, Fabric, Noise, Part, efficiency, parts_from_passes, simulate, unit_model
+from fastgan.simulate.cost import Work
 from fastgan.simulate.history import History
 from tests.schedule.worlds import policies, programs
 
@@ -109,6 +110,43 @@ def test_jitter_is_repeatable_and_follows_its_seed() -> None:
     found = [simulate(policy, COST, noise=Noise(jitter=0.1, seed=seed)).step_seconds for seed in (1, 1, 2)]
     assert np.array_equal(found[0], found[1])
     assert not np.array_equal(found[0], found[2])
+
+
+def test_jitter_has_the_mean_one_and_seeds_choose_the_stragglers() -> None:
+    found = Noise(jitter=0.5).jitters(100_000, (1, 2, 3))
+    assert found.mean() == pytest.approx(1.0, abs=0.01)
+    assert np.log(found).std() == pytest.approx(0.5, abs=0.01)
+    one, other = (Noise(straggler_share=0.3, straggler_slowdown=2.0, seed=seed).factors(10_000) for seed in (1, 2))
+    assert not np.array_equal(one, other)
+    for factors in (one, other):
+        assert set(factors) == {1.0, 2.0}
+        assert factors.mean() == pytest.approx(1.3, abs=0.02)
+
+
+def test_votes_and_publications_take_their_time() -> None:
+    ranks = range(9)
+    vote = COST.collective_seconds(Collective(Ticket(0, 0), "vote", (), ranks))
+    assert vote == COST.fabric.all_reduce_seconds(ranks, 64) > 0
+    sent = COST.collective_seconds(Collective(Ticket(0, 1), "publish", ("generator",), ranks))
+    assert sent == COST.fabric.broadcast_seconds(ranks, COST.gradient_bytes["generator"]) > 0
+
+
+def test_a_reduction_hides_behind_the_shortest_backward_pass() -> None:
+    """Of two ranks of the generator one has 2 images, the other 3."""
+    policy = Split(batch_images=5, num_ranks=3, discriminator_ranks=1)
+    cost = replace(COST, gradient_bytes={"discriminator": 1e10, "generator": 1e10})
+    history = History(policy, cost, Noise(), num_steps=3)
+    learn = next(a for a in history.programs[-1] if isinstance(a, Compute) and a.kind == "learn")
+    reduction = Collective(Ticket(0, 1), "gradient", ("generator",), range(1, 3))
+    two, three = (cost.backward_seconds(learn, Work(np.array([n]), np.array([1])))[0] for n in (2, 3))
+    assert two < three
+    assert history.collective_seconds(reduction, learn) == cost.collective_seconds(reduction, two)
+
+
+@pytest.mark.parametrize("policy", [Alternate(batch_images=1, discriminator_updates=3), Joint(batch_images=1)])
+def test_one_network_after_the_other_and_both_at_once_are_not_stale(policy: Policy) -> None:
+    found = simulate(policy, COST)
+    assert found.max_staleness == found.mean_staleness == 0
 
 
 def test_a_reduction_hides_behind_the_backward_pass_but_for_its_last_piece() -> None:
