@@ -84,7 +84,7 @@ def _explanation(op: str) -> str:
     reason = unavailable("triton", device)
     if reason is not None:
         return f"reference: {reason}"
-    beyond = "float64, forward-mode derivatives and what torch.compile traces: reference"
+    beyond = "float64, forward-mode derivatives, torch.func and what torch.compile traces: reference"
     if op in CONVOLUTION_OPS:
         sizes = "dilation, stride over 2, kernels other than 1x1, 3x3, 4x4, 6x6, padding in words, unbatched x"
         beyond = f"{sizes}, {beyond}"
@@ -96,6 +96,8 @@ def _limit(case: Case) -> str | None:
     # A custom op drops tangents without a word: its forward-mode derivative would be zero.
     if forward_ad._current_level >= 0:
         return "forward-mode differentiation; the kernels have backward derivatives only"
+    if torch._C._are_functorch_transforms_active():
+        return "a transform of torch.func; the kernels know none"
     return case.limit()
 
 

@@ -158,6 +158,19 @@ def test_kernels_refuse_forward_mode_which_the_reference_has() -> None:
             torch.func.jvp(lambda x, op=op: op(x, weight, impl="triton"), (x,), (tangent,))
 
 
+def test_kernels_refuse_transforms_which_the_reference_has() -> None:
+    """A custom op cannot be differentiated by torch.func."""
+    x, weight = torch.randn(2, 1, 2, 6, 6), torch.randn(2, 2, 3, 3, requires_grad=True)
+    (plain,) = torch.autograd.grad(conv2d(x.flatten(0, 1), weight).sum(), weight)
+    for impl in ("auto", "triton"):
+        by_sample = torch.vmap(torch.func.grad(lambda w, x, impl=impl: conv2d(x, w, impl=impl).sum()), (None, 0))
+        if impl == "auto":
+            torch.testing.assert_close(by_sample(weight, x).sum(0), plain)
+        else:
+            with pytest.raises(ImplementationError, match=r"a transform of torch\.func; the kernels know none"):
+                by_sample(weight, x)
+
+
 def test_auto_measures_training_and_inference_once_each(monkeypatch: pytest.MonkeyPatch) -> None:
     known: dict[measured.Key, str] = {}
     entered: list[torch.device] = []
@@ -209,6 +222,6 @@ def test_doctor_names_what_was_measured_and_what_lies_beyond(monkeypatch: pytest
     told = implementations()
     assert "fastest by measurement on A GPU (none yet), new shapes are measured once into" in told["conv2d"]
     assert "kernels other than 1x1, 3x3, 4x4, 6x6, padding in words, unbatched x, float64" in told["conv2d"]
-    assert told["conv2d"].endswith("forward-mode derivatives and what torch.compile traces: reference")
+    assert told["conv2d"].endswith("forward-mode derivatives, torch.func and what torch.compile traces: reference")
     assert "on A GPU (reference 2, triton excluded from 1: OSError: no ptxas), new shapes" in told["bias_act"]
     assert "dilation" not in told["bias_act"]

@@ -108,10 +108,10 @@ def calls() -> Iterator[tuple[str, tuple[object, ...]]]:
     """(op, arguments) for opcheck: with all optional tensors and with none."""
     leaf = lambda *size: randn(*size, seed=12).requires_grad_()  # noqa: E731
     for linear, activation in itertools.product(LINEARS, ("leaky_relu", "silu")):
-        out = (2, 2) if linear == "conv2d" else (8, 8)
+        out, extra = ((2, 2), [0, 0]) if linear == "conv2d" else ((9, 8), [1, 0])
         full = (leaf(2, 3), leaf(3), leaf(2, 1, *out))
         for gate, (scale, bias, noise) in (((leaf(2, 3, 4, 4)), full), (None, (None, None, None))):
-            tail = (2, [1, 1], [0, 0], 1, activation, 1.2, 0.9, "tanh", 1.0, None, "reference")
+            tail = (2, [1, 1], extra, 1, activation, 1.2, 0.9, "tanh", 1.0, None, "reference")
             yield linear, (leaf(2, 3, 4, 4), leaf(3, 3, 4, 4), gate, scale, bias, noise, *tail)
     yield "conv2d_weight_grad", (leaf(2, 4, 4, 4), leaf(2, 6, 2, 2), [4, 4], 2, [1, 1], 2, "reference")
     yield "bias_act", (leaf(2, 3, 4, 4), leaf(2, 3), leaf(3), leaf(2, 1, 1, 4), "silu", 1.2, 0.9, "reference")
