@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 
 # A slip of the keyboard must not ask for more memory than there is.
 MAX_RANKS = 2**20
+MAX_STEPS = 100_000
 Ranks = Annotated[int, typer.Option(help="Processes of the run.")]
 Plot = Annotated[Path | None, typer.Option(metavar="FILE", help="Draw a timeline into a .png or .svg file.")]
 
@@ -34,8 +35,8 @@ def show(
     from fastgan.schedule import schedule_table
     from fastgan.train.build_schedule import build_schedule
 
-    if steps < 1:
-        raise ConfigError(f"--steps {steps} must be at least 1; 4 show most of it")
+    if not 1 <= steps <= MAX_STEPS:
+        raise ConfigError(f"--steps {steps} must be from 1 to {MAX_STEPS:,}; 4 show most of it")
     check_world(ranks, plot)
     run_config = load_arguments(preset, overrides, config_file=config)
     policy = build_schedule(run_config, num_ranks=ranks)

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from fastgan.cli.arguments import ConfigFile, Overrides, Preset, load_arguments
-from fastgan.cli.schedule import Plot, Ranks, check_world, save_timeline
+from fastgan.cli.schedule import MAX_STEPS, Plot, Ranks, check_world, save_timeline
 from fastgan.errors import ConfigError
 from fastgan.train.log import say
 
@@ -51,6 +51,8 @@ def simulate(
     from fastgan.train.build_schedule import build_cost, build_schedule
 
     check_world(ranks, plot)
+    if steps > MAX_STEPS:
+        raise ConfigError(f"--steps {steps} must be at most {MAX_STEPS:,}; give fewer")
     run_config = load_arguments(preset, overrides, config_file=config)
     links = _fabric(gpus_per_node, (intra, inter), (intra_latency, inter_latency), algorithm=algorithm)
     _check_modelled(run_config, ranks)
@@ -124,7 +126,7 @@ def _say_report(policy: Policy, found: Simulated, cost: CostModel) -> None:
     rows = {
         "step": f"{1e3 * seconds.mean():,.3f} ms, {1e3 * seconds.min():,.3f} to {1e3 * seconds.max():,.3f}",
         "images/s": f"{found.images_per_second:,.1f}",
-        "efficiency": f"{efficiency(policy, found, cost):.1%} of the images per second of one rank alone, per rank",
+        "efficiency": f"{efficiency(policy, found, cost):.1%} of one rank that alternates alone, in images per rank",
         "idle": f"{idle} of the time of these ranks",
         "staleness": f"{found.mean_staleness:.2f} versions on average, {found.max_staleness} at most",
     }

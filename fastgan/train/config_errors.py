@@ -1,9 +1,10 @@
 """Turns what pydantic found wrong into one line per problem: origin, key, value, rule, nearest valid choice."""
 
+import itertools
 import json
 import math
 from collections.abc import Iterable, Iterator, Mapping
-from typing import Any, get_args
+from typing import Any, Literal, get_args, get_origin
 
 from pydantic import BaseModel, ValidationError
 from pydantic.fields import FieldInfo
@@ -161,9 +162,12 @@ def _section(annotation: Any) -> type[BaseModel] | None:
 
 
 def _choices(annotation: Any) -> tuple[str | int, ...]:
-    """The values of a Literal, also when it stands inside Annotated."""
-    inner = getattr(annotation, "__origin__", None) if hasattr(annotation, "__metadata__") else annotation
-    return get_args(inner)
+    """The values of a Literal, also when it stands inside Annotated, or beside None."""
+    if hasattr(annotation, "__metadata__"):
+        return _choices(annotation.__origin__)
+    if get_origin(annotation) is Literal:
+        return get_args(annotation)
+    return tuple(itertools.chain.from_iterable(_choices(part) for part in get_args(annotation)))
 
 
 def assignment(path: KeyPath, value: object) -> str:

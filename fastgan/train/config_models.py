@@ -239,7 +239,9 @@ class RunConfig(_Section):
     total_images: Images = Field(description="length of training, in real images shown to the discriminator")
     batch_images: BatchImages = Field(description="images per update, over all processes")
     micro_batch_images: BatchImages | None = Field(default=None, description="images per pass, saves memory; null: all")
-    precision: Precision = Field(default="auto", description="auto: bf16 where a measurement finds it faster")
+    precision: Precision = Field(
+        default="auto", description="auto: bf16 where a measurement at the start finds it faster"
+    )
     device: Device = Field(default="auto", description="auto: cuda when there is one")
     profile: Switch = Field(default=False, description="write a Chrome trace of some steps into the run folder")
     data: DataConfig = Field(description="where the images come from")

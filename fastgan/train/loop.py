@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from torch import nn
 
 from fastgan.data import DIGITS, ImageDataset, Loader, open_dataset
 from fastgan.dist import ALONE, World, check_same, from_main, process_group, world_from_environment
@@ -92,7 +93,7 @@ def _train(config: RunConfig, *, resume: Path | None, world: World) -> int:
             say(f"already at {run.state.images_seen:,} images; to train longer, give a larger total_images")
             return 0
         if world.is_main:
-            write_run_facts(run.run_dir, run.config, images_seen=run.state.images_seen)
+            write_run_facts(run.run_dir, run.config, precision=run.facts.precision, images_seen=run.state.images_seen)
         with Interrupt() as interrupt:
             signal = run_loop(run, interrupt=interrupt)
         if world.is_main:
@@ -105,16 +106,23 @@ def _train(config: RunConfig, *, resume: Path | None, world: World) -> int:
 
 
 def _say_what_runs(run: Run) -> None:
-    sizes = {name: sum(p.numel() for p in network.parameters()) for name, (network, _) in run.state.trained.items()}
+    sizes = {name: num_weights(network) for name, (network, _) in run.state.trained.items()}
     networks = " and ".join(f"{name} {size:,}" for name, size in sizes.items())
     say(f"run folder {run.run_dir}")
     num_bad = run.dataset.num_bad_images
     images = f"{run.dataset.num_images:,} images" + (f" ({num_bad:,} of them unreadable)" if num_bad else "")
+    # Where two formats are nearly equally fast the load decides, and the same command may not give the same run.
+    hint = f" (precision=auto; precision={run.facts.precision} repeats it)" if run.config.precision == "auto" else ""
     say(
         f"{images}, {networks} parameters, "
-        f"{run.facts.precision} on {run.device}"
+        f"{run.facts.precision}{hint} on {run.device}"
         + (f", {run.world.num_ranks} processes" if run.world.is_launched else "")
     )
+
+
+def num_weights(network: nn.Module) -> int:
+    """Of the whole network, of which a rank may hold a part: ZeRO-3 leaves its parameters empty."""
+    return sum(int(getattr(parameter, "ds_numel", parameter.numel())) for parameter in network.parameters())
 
 
 def prepare_run(config: RunConfig, *, resume: Path | None, world: World = ALONE) -> Run:

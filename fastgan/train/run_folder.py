@@ -8,6 +8,7 @@ from types import TracebackType
 
 from fastgan.errors import CheckpointError, ConfigError, RunFolderError
 from fastgan.train.config import Difference, RunConfig, dump_config, load_config, resume_differences
+from fastgan.train.config_models import KEYS_OF_POLICIES
 from fastgan.train.environment import environment
 from fastgan.train.files import replace_file
 
@@ -67,17 +68,19 @@ class RunLock:
         self._file.close()
 
 
-def write_run_facts(run_dir: Path, config: RunConfig, *, images_seen: int = 0) -> None:
+def write_run_facts(run_dir: Path, config: RunConfig, *, precision: str, images_seen: int = 0) -> None:
     """Writes `config.yaml`, without the folder's own name so that the folder can be moved, and `environment.json`.
 
-    A resumed run leaves the earlier environment and writes `environment-IMAGES.json`.
+    That has the precision, too, which the configuration may have left to a measurement. A resumed run leaves the
+    earlier environment and writes `environment-IMAGES.json`.
+
     Raises:
         RunFolderError: if they cannot be written.
     """
     movable = config.model_copy(update={"run_dir": None})
     replace_file(run_dir / CONFIG_FILE, dump_config(movable).encode())
     name = f"environment-{images_seen:09d}.json" if images_seen else "environment.json"
-    replace_file(run_dir / name, (json.dumps(environment(), indent=2) + "\n").encode())
+    replace_file(run_dir / name, (json.dumps({"precision": precision, **environment()}, indent=2) + "\n").encode())
 
 
 def read_config(run_dir: Path, *, overrides: Sequence[str] = ()) -> RunConfig:
@@ -105,7 +108,7 @@ def resume_config(run_dir: Path, *, asked: RunConfig | None, overrides: Sequence
         CheckpointError: if a key differs that must stay, since the run would not be the same run.
     """
     saved = read_config(run_dir)
-    config = read_config(run_dir, overrides=overrides)
+    config = read_config(run_dir, overrides=[*_policy_resets(saved, overrides), *overrides])
     if asked is not None and asked.name != saved.name:
         remedy = f"to go on with it: fastgan train --resume {run_dir}"
         raise CheckpointError(f"{run_dir} is a run of {saved.name}, not of {asked.name}; {remedy}")
@@ -117,6 +120,17 @@ def resume_config(run_dir: Path, *, asked: RunConfig | None, overrides: Sequence
     if config.run_dir is not None and _expand(config.run_dir).resolve() != run_dir.resolve():
         raise ConfigError(f"run_dir={config.run_dir} is not the run to resume, {run_dir}; leave one of them out")
     return config
+
+
+def _policy_resets(saved: RunConfig, overrides: Sequence[str]) -> list[str]:
+    """Overrides that take back what the saved run's policy reads and the one asked for does not."""
+    values = dict(override.split("=", 1) for override in overrides if "=" in override)
+    read = KEYS_OF_POLICIES.get(values.get("schedule.policy", saved.schedule.policy).strip())
+    if read is None:
+        return []
+    defaults = {name: field.default for name, field in type(saved.schedule).model_fields.items()}
+    given = KEYS_OF_POLICIES[saved.schedule.policy]
+    return [f"schedule.{key}={json.dumps(defaults[key])}" for key in given if key not in read]
 
 
 def _shortened(differing: Sequence[Difference]) -> str:

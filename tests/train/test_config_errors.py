@@ -116,6 +116,8 @@ ALL_KEYS = ", ".join(RunConfig.model_fields)
         ("generator.architecture=unet", "generator.architecture=unet must be dcgan"),
         ("data.resolution=100", "data.resolution=100 must be 32, 64 or 128, did you mean 128?"),
         ("data.resolution=big", "data.resolution=big must be 32, 64 or 128"),
+        ("parallel.stage=7", "parallel.stage=7 must be 0, 1, 2 or 3, did you mean 3?"),
+        ("parallel.stage=two", "parallel.stage=two must be 0, 1, 2 or 3"),
         ("data.channels=true", "data.channels=true must be 1 or 3"),
         # Rules between keys.
         ("micro_batch_images=24", "micro_batch_images=24 must divide batch_images=32; nearest: 16 or 32"),

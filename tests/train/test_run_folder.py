@@ -1,13 +1,17 @@
 """Where runs are put: free names, folders in use, folders that cannot be written."""
 
+import json
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
+from torch import nn
 
 from fastgan.errors import ConfigError, RunFolderError
-from fastgan.train.config import RunConfig
+from fastgan.train.config import RunConfig, load_config
+from fastgan.train.loop import num_weights
 from fastgan.train.run_folder import RunLock, create_run_folder, read_config, resume_config, write_run_facts
 
 
@@ -49,7 +53,7 @@ def test_an_unwritable_folder_is_refused(tiny: Callable[..., RunConfig], path: s
 def test_the_saved_configuration_comes_back(tiny: Callable[..., RunConfig]) -> None:
     config = tiny("run_dir=run", "seed=5")
     folder = create_run_folder(config)
-    write_run_facts(folder, config)
+    write_run_facts(folder, config, precision="fp32")
     assert read_config(folder) == config.model_copy(update={"run_dir": None})
     assert (folder / "environment.json").is_file()
 
@@ -60,7 +64,7 @@ def test_resume_needs_a_run(tiny: Callable[..., RunConfig]) -> None:
 
 
 def test_resume_into_another_folder_is_refused(tiny: Callable[..., RunConfig]) -> None:
-    write_run_facts(create_run_folder(tiny("run_dir=run")), tiny())
+    write_run_facts(create_run_folder(tiny("run_dir=run")), tiny(), precision="fp32")
     with pytest.raises(ConfigError, match=r"^run_dir=other is not the run to resume, run; leave one of them out$"):
         resume_config(Path("run"), asked=None, overrides=["run_dir=other"])
 
@@ -98,10 +102,34 @@ def test_home_folders(tiny: Callable[..., RunConfig], monkeypatch: pytest.Monkey
 
 def test_a_resumed_run_keeps_the_first_environment(tiny: Callable[..., RunConfig]) -> None:
     folder = create_run_folder(tiny())
-    write_run_facts(folder, tiny())
-    write_run_facts(folder, tiny(), images_seen=64)
+    write_run_facts(folder, tiny(), precision="fp32")
+    write_run_facts(folder, tiny(), precision="bf16", images_seen=64)
     assert sorted(path.name for path in folder.iterdir()) == [
         "config.yaml",
         "environment-000000064.json",
         "environment.json",
     ]
+    assert json.loads((folder / "environment-000000064.json").read_text())["precision"] == "bf16"
+
+
+def test_a_run_of_split_goes_on_by_alternate_without_the_keys_of_split() -> None:
+    split = ["schedule.policy=split", "schedule.discriminator_ranks=1", "schedule.delay_steps=2", "schedule.force=true"]
+    saved = load_config("digits", overrides=[*split, "schedule.discriminator_updates=2"])
+    folder = create_run_folder(saved)
+    write_run_facts(folder, saved, precision="fp32")
+    resumed = resume_config(folder, asked=None, overrides=["schedule.policy=alternate"])
+    assert resumed.schedule.policy == "alternate"
+    assert resumed.schedule.discriminator_updates == 2  # which both read
+    assert not resumed.schedule.force
+    # What is given is still looked at.
+    with pytest.raises(ConfigError, match=r"schedule\.force=true is not read by schedule\.policy=alternate"):
+        resume_config(folder, asked=None, overrides=["schedule.policy=alternate", "schedule.force=true"])
+    with pytest.raises(ConfigError, match=r"schedule\.policy=spilt must be alternate, joint, balance or split"):
+        resume_config(folder, asked=None, overrides=["schedule.policy=spilt"])
+
+
+def test_weights_that_lie_elsewhere_are_counted() -> None:
+    network = nn.Linear(3, 2)
+    network.weight.data = torch.empty(0)
+    network.weight.ds_numel = 6  # as ZeRO-3 leaves it
+    assert num_weights(network) == 8
