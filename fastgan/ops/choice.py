@@ -14,7 +14,6 @@ from typing import NamedTuple
 
 import torch
 from torch import Tensor
-from torch.autograd import forward_ad
 
 from fastgan.errors import ImplementationError, did_you_mean
 from fastgan.ops import measured, native_choice
@@ -93,12 +92,7 @@ def _explanation(op: str) -> str:
 
 def _limit(case: Case) -> str | None:
     """Why no kernel can serve these arguments, or None."""
-    # A custom op drops tangents without a word: its forward-mode derivative would be zero.
-    if forward_ad._current_level >= 0:
-        return "forward-mode differentiation; the kernels have backward derivatives only"
-    if torch._C._are_functorch_transforms_active():
-        return "a transform of torch.func; the kernels know none"
-    return case.limit()
+    return native_choice.transform_limit() or case.limit()
 
 
 def _fastest(case: Case, run: Callable[[str], Tensor]) -> str:
