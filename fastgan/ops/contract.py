@@ -180,7 +180,8 @@ def check_activation(op: str, activation: Activation) -> None:
     if name not in ACTIVATIONS:
         rule = f"must be one of {', '.join(ACTIVATIONS)}"
         raise ValueError(f"{op}: activation={name!r} {rule}{did_you_mean(name, ACTIVATIONS)}")
-    if not math.isfinite(gain) or gain == 0:
+    # As comparisons, because torch.compile cannot trace math.isfinite of a number that it leaves open.
+    if not -math.inf < gain < math.inf or gain == 0:
         raise ValueError(f"{op}: gain={gain} must be finite and not 0")
     if clamp is not None and not clamp > 0:
         raise ValueError(f"{op}: clamp={clamp} must be positive, or None for no clamp")

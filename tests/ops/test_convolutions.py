@@ -193,6 +193,19 @@ def test_output_padding_is_below_the_stride() -> None:
         conv_transpose2d(torch.zeros(1, 1, 2, 2), torch.zeros(1, 1, 3, 3), stride=2, output_padding=2)
 
 
+@pytest.mark.parametrize("op", OPS)
+def test_torch_compile_leaves_sizes_and_gain_open(op: str) -> None:
+    weight = torch.randn(3, 3, 3, 3)
+
+    def call(x: Tensor, gain: float) -> Tensor:
+        return OPS[op][0](x, weight, padding=1, activation="silu", gain=gain)
+
+    compiled = torch.compile(call, fullgraph=True, dynamic=True, backend="eager")
+    for size, gain in (((2, 3, 4, 5), 1.5), ((3, 3, 7, 6), 0.5)):
+        x = torch.randn(size)
+        torch.testing.assert_close(compiled(x, gain), call(x, gain))
+
+
 def test_every_activation_is_known_to_both_ops() -> None:
     x, weight = torch.zeros(1, 1, 2, 2), torch.zeros(1, 1, 1, 1)
     for activation in ACTIVATIONS:
