@@ -48,15 +48,14 @@ def choose(case: Case, impl: str, run: Callable[[str], Tensor]) -> str:
         ImplementationError: if a forced implementation cannot run here or on these arguments.
     """
     _check_name(f"{case.op}: impl", impl)
-    asked_by = "impl"
+    asked_by, remedy = "impl", "use impl=auto"
     if impl == "auto":
-        impl, asked_by = os.environ.get(VARIABLE, "auto"), VARIABLE
-        _check_variable(impl)
+        impl, asked_by, remedy = _forced(), VARIABLE, f"unset {VARIABLE}"
     if impl == "auto":
         return _fastest(case, run)
     reason = None if impl == "reference" else unavailable(impl, case.inputs[0].device) or _limit(case)
     if reason is not None:
-        raise ImplementationError(f"{case.op}: {asked_by}={impl} cannot serve: {reason}; or use impl=auto")
+        raise ImplementationError(f"{case.op}: {asked_by}={impl} cannot serve: {reason}; or {remedy}")
     return impl
 
 
@@ -72,8 +71,7 @@ def implementations() -> dict[str, str]:
 
 
 def _explanation(op: str) -> str:
-    forced = os.environ.get(VARIABLE, "auto")
-    _check_variable(forced)
+    forced = _forced()
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     if forced != "auto":
         reason = unavailable(forced, device)
@@ -125,8 +123,11 @@ def _check_name(what: str, impl: str) -> None:
         raise ValueError(f"{what}={impl!r} {rule}{did_you_mean(impl, IMPLEMENTATIONS)}")
 
 
-def _check_variable(impl: str) -> None:
+def _forced() -> str:
+    """What the environment variable names; `auto` if it is not set, or empty."""
+    impl = os.environ.get(VARIABLE) or "auto"
     try:
         _check_name(f"environment variable {VARIABLE}", impl)
     except ValueError as error:
         raise ImplementationError(str(error)) from None
+    return impl
