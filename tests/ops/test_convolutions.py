@@ -2,12 +2,13 @@
 
 import itertools
 
+import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from fastgan.ops import ACTIVATIONS, conv2d, conv_transpose2d
+from fastgan.ops import ACTIVATIONS, conv2d, conv2d_weight_grad, conv_transpose2d
 
 OPS = {"conv2d": (conv2d, F.conv2d), "conv_transpose2d": (conv_transpose2d, F.conv_transpose2d)}
 
@@ -144,6 +145,9 @@ def test_half_precision_is_close_and_keeps_its_dtype(op: str, dtype: torch.dtype
         ({"gain": 0.0}, ValueError, "gain=0.0 must be finite and not 0"),
         ({"gain": float("nan")}, ValueError, "gain=nan must be finite and not 0"),
         ({"stride": 0}, ValueError, "stride=0 must not be below 1"),
+        ({"stride": True}, TypeError, "stride=True must be a whole number, or two for height and width"),
+        ({"groups": True}, TypeError, "groups=True must be a whole number"),
+        ({"stride": np.float64(2)}, TypeError, "must be a whole number, or two for height and width"),
         ({"stride": 1.5}, TypeError, "stride=1.5 must be a whole number, or two for height and width"),
         ({"dilation": (1, None)}, TypeError, "dilation=(1, None) must be a whole number, or two"),
         ({"stride": (1, 2, 3)}, ValueError, "stride=(1, 2, 3) must be one number, or two for height and width"),
@@ -174,6 +178,17 @@ def test_bad_arguments_name_themselves(
         OPS[op][0](**arguments)
     assert str(caught.value).startswith(f"{op}: ")
     assert message in str(caught.value)
+
+
+def test_whole_numbers_of_other_kinds_are_taken() -> None:
+    x, weight = torch.randn(1, 2, 4, 4), torch.randn(2, 1, 3, 3)
+    two, one = np.int64(2), np.uint8(1)
+    for op in (conv2d, conv_transpose2d):
+        got = op(x, weight, None, two, (one, 1), groups=two)
+        torch.testing.assert_close(got, op(x, weight, None, 2, 1, groups=2))
+    grad, size = torch.randn(1, 2, 2, 2), list(weight.shape)
+    got = conv2d_weight_grad(x, list(map(np.int64, size)), grad, two, one, groups=two)
+    torch.testing.assert_close(got, conv2d_weight_grad(x, size, grad, 2, 1, groups=2))
 
 
 def test_sizes_that_leave_no_pixel_are_refused() -> None:
