@@ -47,7 +47,7 @@ def choose(case: Case, impl: str, run: Callable[[str], Tensor]) -> str:
         ValueError: if `impl` is not a known name.
         ImplementationError: if a forced implementation cannot run here or on these arguments.
     """
-    _check_name(f"{case.op}: impl", impl)
+    check_name(f"{case.op}: impl", impl)
     asked_by, remedy = "impl", "use impl=auto"
     if impl == "auto":
         impl, asked_by, remedy = _forced(), VARIABLE, f"unset {VARIABLE}"
@@ -117,7 +117,8 @@ def _shape_class(case: Case) -> str:
     return f"{case.shape_class()} {'forward+backward' if trains else 'forward'}"
 
 
-def _check_name(what: str, impl: str) -> None:
+def check_name(what: str, impl: str) -> None:
+    """`impl`, which errors call `what`, is the name of an implementation."""
     if impl not in IMPLEMENTATIONS:
         rule = f"must be one of {', '.join(IMPLEMENTATIONS)}"
         raise ValueError(f"{what}={impl!r} {rule}{did_you_mean(impl, IMPLEMENTATIONS)}")
@@ -127,7 +128,7 @@ def _forced() -> str:
     """What the environment variable names; `auto` if it is not set, or empty."""
     impl = os.environ.get(VARIABLE) or "auto"
     try:
-        _check_name(f"environment variable {VARIABLE}", impl)
+        check_name(f"environment variable {VARIABLE}", impl)
     except ValueError as error:
         raise ImplementationError(str(error)) from None
     return impl

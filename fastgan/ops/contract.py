@@ -53,6 +53,15 @@ def is_whole(value: object) -> bool:
     return isinstance(value, _WHOLE) and not isinstance(value, bool)
 
 
+def check_counts(op: str, **counts: int) -> None:
+    """Each is a whole number and at least 1."""
+    for name, value in counts.items():
+        if not is_whole(value):
+            raise TypeError(f"{op}: {name}={value} must be a whole number")
+        if value < 1:
+            raise ValueError(f"{op}: {name}={value} must be at least 1")
+
+
 def check_tensor(op: str, name: str, value: object) -> None:
     """What is called `name` is a tensor."""
     if not isinstance(value, Tensor):
