@@ -10,8 +10,11 @@ from typing import ClassVar
 import torch
 from torch import Tensor, nn
 
+from fastgan.kernels.spec import Activation
 from fastgan.nn.dual import Dual, activate
 from fastgan.ops import LEAKY_RELU_SLOPE, conv2d, conv_transpose2d
+from fastgan.ops.choice import check_name
+from fastgan.ops.contract import Size2, check_activation, check_counts, check_sizes, pair, whole
 
 
 class Conv2d(nn.Module):
@@ -21,11 +24,13 @@ class Conv2d(nn.Module):
     Weights start normal with the variance that keeps the size of activations (He et al. 2015, arXiv:1502.01852).
 
     Args:
-        in_channels, out_channels: C and O.
-        kernel_size, stride, padding: as in `torch.nn.Conv2d`.
+        in_channels, out_channels, kernel_size: C, O and K, at least 1.
+        stride, padding: as in the op.
         activation: linear, relu, leaky_relu, tanh or silu.
         bias: whether to learn a bias, which starts at zero.
         impl: implementation of the op.
+    Raises:
+        ValueError, TypeError: naming the argument, its value and the rule.
     """
 
     weight: nn.Parameter
@@ -38,14 +43,20 @@ class Conv2d(nn.Module):
         out_channels: int,
         *,
         kernel_size: int,
-        stride: int = 1,
-        padding: int = 0,
+        stride: Size2 = 1,
+        padding: Size2 | str = 0,
         activation: str = "linear",
         bias: bool = True,
         impl: str = "auto",
     ) -> None:
         super().__init__()
-        self.stride, self.padding, self.activation, self.impl = stride, padding, activation, impl
+        in_channels, out_channels, kernel_size = whole(in_channels), whole(out_channels), whole(kernel_size)
+        self.stride, self.padding, self.activation, self.impl = whole(stride), whole(padding), activation, impl
+        op = self._op.__name__
+        check_counts(op, in_channels=in_channels, out_channels=out_channels, kernel_size=kernel_size)
+        check_sizes(op, stride=self.stride, padding=self.padding)
+        check_activation(op, Activation(activation))
+        check_name(f"{op}: impl", impl)
         shape = self._weight_shape(in_channels, out_channels, kernel_size)
         self.weight = nn.Parameter(torch.empty(shape))
         self.bias = nn.Parameter(torch.empty(out_channels)) if bias else None
@@ -110,9 +121,9 @@ class ConvTranspose2d(Conv2d):
     def _taps(self) -> float:
         # Each output pixel meets K^2 / stride^2 taps on average: the stride inserts zeros between input pixels.
         in_channels, _, height, width = self.weight.shape
-        if self.padding == 0 and self.stride == 1:
+        if pair(self.padding) == (0, 0) and pair(self.stride) == (1, 1):
             return in_channels  # a kernel that spreads one pixel: each output pixel meets one tap
-        return in_channels * height * width / self.stride**2
+        return in_channels * height * width / math.prod(pair(self.stride))
 
     def matrix(self) -> Tensor:
         """[O, K K C], as for `Conv2d`."""

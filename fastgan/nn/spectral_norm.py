@@ -15,6 +15,8 @@ from fastgan.ops import NonFiniteMatrixError, power_iteration_, spectral_norm
 # After a new weight, so many steps bring u and v close enough; afterwards one step per optimizer step keeps up.
 _INITIAL_ITERATIONS = 15
 
+_HALF = (torch.float16, torch.bfloat16)
+
 
 class HasMatrix(Protocol):
     """A layer whose weight can be read as a matrix."""
@@ -62,7 +64,7 @@ class SpectralNorm(nn.Module):
 
         def keep_precision(vector: Tensor) -> Tensor:
             moved = fn(vector)
-            return vector.to(moved.device) if moved.dtype in {torch.float16, torch.bfloat16} else moved
+            return vector.to(moved.device) if moved.dtype in _HALF else moved
 
         done: SpectralNorm = super()._apply(keep_precision, recurse)  # type: ignore[no-untyped-call]
         return done
@@ -111,15 +113,18 @@ def from_parametrizations(
 
     Args:
         state: of layers under `torch.nn.utils.parametrizations.spectral_norm`, and of anything else, which is kept.
-        layers: names of the normalised layers, the same in both networks, in the group's order.
+        layers: names of the normalised layers, the same in both networks, in the group's order; "" for a network that
+            is itself the layer.
         group: name of the group.
+    Returns:
+        The weights in the dtype that they have in `state`, the group's vectors in float32 at least.
     Raises:
         ValueError: if a layer of that name is not parametrized in `state`.
     """
     made = dict(state)
     for index, name in enumerate(layers):
-        prefix = f"{name}.parametrizations.weight."
-        keys = [f"{prefix}{key}" for key in ("original", "0._u", "0._v")]
+        prefix = f"{name}." if name else ""
+        keys = [f"{prefix}parametrizations.weight.{key}" for key in ("original", "0._u", "0._v")]
         for key in keys:
             if key not in made:
                 raise ValueError(f"from_parametrizations: layer {name!r} is not in the state; it needs {key}")
@@ -127,7 +132,8 @@ def from_parametrizations(
         if weight.dim() == 4:
             # torch's columns are (channel, row, column) of the kernel, ours (row, column, channel).
             v = v.view(-1, *weight.shape[2:]).permute(1, 2, 0).flatten()
-        made |= {f"{name}.weight": weight, f"{group}.u{index}": u, f"{group}.v{index}": v}
+        u, v = (vector.float() if vector.dtype in _HALF else vector for vector in (u, v))
+        made |= {f"{prefix}weight": weight, f"{group}.u{index}": u, f"{group}.v{index}": v}
     return made
 
 

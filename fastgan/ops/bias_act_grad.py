@@ -63,19 +63,19 @@ def slope(saved: Tensor, activation: Activation) -> Tensor:
     """dy/dz as a function of what was saved, in float32 at least."""
     ref = saved.to(torch.promote_types(saved.dtype, torch.float32))
     gain = activation.gain
+    # A tensor, because `torch.where` of two numbers has the default dtype, whatever that of `ref`.
+    value = torch.full_like(ref, gain)
     match activation.name:
         case "relu":
-            value = torch.where(ref * gain > 0, gain, 0.0)
+            value = torch.where(ref * gain > 0, value, 0.0)
         case "leaky_relu":
-            value = torch.where(ref * gain > 0, gain, gain * LEAKY_RELU_SLOPE)
+            value = torch.where(ref * gain > 0, value, gain * LEAKY_RELU_SLOPE)
         case "tanh":
             value = gain - ref.square() / gain
         case "silu":
             gate = torch.sigmoid(ref)
             value = gain * gate * (1 + ref * (1 - gate))
-        case _:
-            value = torch.full_like(ref, gain)
-    return torch.where(_is_clamped(ref, saved.dtype, activation), 0.0, value).to(ref.dtype)
+    return torch.where(_is_clamped(ref, saved.dtype, activation), 0.0, value)
 
 
 def slope_derivative(saved: Tensor, activation: Activation) -> Tensor:

@@ -14,7 +14,6 @@ from typing import NamedTuple
 
 import torch
 from torch import Tensor
-from torch.autograd import forward_ad
 
 from fastgan.errors import ImplementationError, did_you_mean
 from fastgan.ops import measured, native_choice
@@ -48,16 +47,15 @@ def choose(case: Case, impl: str, run: Callable[[str], Tensor]) -> str:
         ValueError: if `impl` is not a known name.
         ImplementationError: if a forced implementation cannot run here or on these arguments.
     """
-    _check_name(f"{case.op}: impl", impl)
-    asked_by = "impl"
+    check_name(f"{case.op}: impl", impl)
+    asked_by, remedy = "impl", "use impl=auto"
     if impl == "auto":
-        impl, asked_by = os.environ.get(VARIABLE, "auto"), VARIABLE
-        _check_variable(impl)
+        impl, asked_by, remedy = _forced(), VARIABLE, f"unset {VARIABLE}"
     if impl == "auto":
         return _fastest(case, run)
     reason = None if impl == "reference" else unavailable(impl, case.inputs[0].device) or _limit(case)
     if reason is not None:
-        raise ImplementationError(f"{case.op}: {asked_by}={impl} cannot serve: {reason}; or use impl=auto")
+        raise ImplementationError(f"{case.op}: {asked_by}={impl} cannot serve: {reason}; or {remedy}")
     return impl
 
 
@@ -73,8 +71,7 @@ def implementations() -> dict[str, str]:
 
 
 def _explanation(op: str) -> str:
-    forced = os.environ.get(VARIABLE, "auto")
-    _check_variable(forced)
+    forced = _forced()
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     if forced != "auto":
         reason = unavailable(forced, device)
@@ -93,12 +90,7 @@ def _explanation(op: str) -> str:
 
 def _limit(case: Case) -> str | None:
     """Why no kernel can serve these arguments, or None."""
-    # A custom op drops tangents without a word: its forward-mode derivative would be zero.
-    if forward_ad._current_level >= 0:
-        return "forward-mode differentiation; the kernels have backward derivatives only"
-    if torch._C._are_functorch_transforms_active():
-        return "a transform of torch.func; the kernels know none"
-    return case.limit()
+    return native_choice.transform_limit() or case.limit()
 
 
 def _fastest(case: Case, run: Callable[[str], Tensor]) -> str:
@@ -125,14 +117,18 @@ def _shape_class(case: Case) -> str:
     return f"{case.shape_class()} {'forward+backward' if trains else 'forward'}"
 
 
-def _check_name(what: str, impl: str) -> None:
+def check_name(what: str, impl: str) -> None:
+    """`impl`, which errors call `what`, is the name of an implementation."""
     if impl not in IMPLEMENTATIONS:
         rule = f"must be one of {', '.join(IMPLEMENTATIONS)}"
         raise ValueError(f"{what}={impl!r} {rule}{did_you_mean(impl, IMPLEMENTATIONS)}")
 
 
-def _check_variable(impl: str) -> None:
+def _forced() -> str:
+    """What the environment variable names; `auto` if it is not set, or empty."""
+    impl = os.environ.get(VARIABLE) or "auto"
     try:
-        _check_name(f"environment variable {VARIABLE}", impl)
+        check_name(f"environment variable {VARIABLE}", impl)
     except ValueError as error:
         raise ImplementationError(str(error)) from None
+    return impl

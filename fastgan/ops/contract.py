@@ -4,7 +4,9 @@ Shape legend: N batch, C channels, H W pixels, O output channels, K kernel size,
 """
 
 import math
+import operator
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -28,6 +30,36 @@ def shape(x: Tensor) -> list[int]:
 def pair(size: Size2) -> tuple[int, int]:
     """(y, x) of a size that may stand for both."""
     return (size, size) if isinstance(size, _WHOLE) else (size[0], size[1])
+
+
+def whole(value: Any) -> Any:
+    """A number, or several, where whole ones of other kinds, e.g. numpy's, become Python's; the checks see the rest."""
+    if isinstance(value, Sequence) and not isinstance(value, str):
+        return tuple([_whole_number(number) for number in value])
+    return _whole_number(value)
+
+
+def _whole_number(value: Any) -> Any:
+    if isinstance(value, _WHOLE):
+        return value
+    try:
+        return operator.index(value)
+    except TypeError:
+        return value
+
+
+def is_whole(value: object) -> bool:
+    """Whether `value` is a whole number, which True is not."""
+    return isinstance(value, _WHOLE) and not isinstance(value, bool)
+
+
+def check_counts(op: str, **counts: int) -> None:
+    """Each is a whole number and at least 1."""
+    for name, value in counts.items():
+        if not is_whole(value):
+            raise TypeError(f"{op}: {name}={value} must be a whole number")
+        if value < 1:
+            raise ValueError(f"{op}: {name}={value} must be at least 1")
 
 
 def check_tensor(op: str, name: str, value: object) -> None:
@@ -84,7 +116,7 @@ def check_device(op: str, name: str, tensor: Tensor, like: Tensor, *, like_name:
 
 def check_groups(op: str, channels: int, groups: int) -> None:
     """`groups` divides the channels of x."""
-    if not isinstance(groups, _WHOLE):
+    if not is_whole(groups):
         raise TypeError(f"{op}: groups={groups} must be a whole number")
     if groups < 1 or channels % groups:
         raise ValueError(f"{op}: groups={groups} must be positive and divide the {channels} channels of x")
@@ -98,7 +130,7 @@ def check_sizes(op: str, **sizes: Size2 | str) -> None:
                 raise ValueError(f"{op}: {name}={value!r} must be a number, or two; conv2d's may be 'same' or 'valid'")
             continue
         numbers = value if isinstance(value, Sequence) else [value]
-        if not all(isinstance(number, _WHOLE) for number in numbers):
+        if not all(is_whole(number) for number in numbers):
             raise TypeError(f"{op}: {name}={value} must be a whole number, or two for height and width")
         if not isinstance(value, _WHOLE) and len(value) != 2:
             raise ValueError(f"{op}: {name}={value} must be one number, or two for height and width")
@@ -180,7 +212,8 @@ def check_activation(op: str, activation: Activation) -> None:
     if name not in ACTIVATIONS:
         rule = f"must be one of {', '.join(ACTIVATIONS)}"
         raise ValueError(f"{op}: activation={name!r} {rule}{did_you_mean(name, ACTIVATIONS)}")
-    if not math.isfinite(gain) or gain == 0:
+    # As comparisons, because torch.compile cannot trace math.isfinite of a number that it leaves open.
+    if not -math.inf < gain < math.inf or gain == 0:
         raise ValueError(f"{op}: gain={gain} must be finite and not 0")
     if clamp is not None and not clamp > 0:
         raise ValueError(f"{op}: clamp={clamp} must be positive, or None for no clamp")

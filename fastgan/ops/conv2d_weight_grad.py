@@ -11,7 +11,7 @@ from torch import Tensor
 
 from fastgan.kernels.spec import Geometry
 from fastgan.ops.choice import choose
-from fastgan.ops.contract import Size2, check_weight_grad, pair
+from fastgan.ops.contract import Size2, check_weight_grad, pair, whole
 from fastgan.ops.shape_class import weight_grad_case
 
 
@@ -40,6 +40,8 @@ def conv2d_weight_grad(  # noqa: PLR0917 - the positional arguments are torch's
     Raises:
         ValueError, TypeError, ImplementationError: naming the argument, its value and the rule.
     """
+    weight_size, stride, padding = whole(weight_size), whole(stride), whole(padding)
+    dilation, groups = whole(dilation), whole(groups)
     size = check_weight_grad(x, weight_size, grad, stride=stride, padding=padding, dilation=dilation, groups=groups)
 
     def run(impl: str) -> Tensor:

@@ -47,7 +47,7 @@ def fused_convolution(
     """
     contract.check_tensor(linear, "x", x)
     contract.check_tensor(linear, "weight", weight)
-    x, weight = as_autocast(x), as_autocast(weight)
+    x, weight, sizes = as_autocast(x), as_autocast(weight), Sizes(*[contract.whole(size) for size in sizes])
     _check(linear, x, weight, sizes, epilogue)
 
     def run(impl: str) -> Tensor:

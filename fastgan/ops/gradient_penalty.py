@@ -22,7 +22,7 @@ def gradient_penalty(gradients: Tensor, *, center: float = 0.0, one_sided: bool 
         impl: auto, native, triton or reference.
     Returns:
         [N], float32 (float64 for float64 input), summed in that dtype; differentiable any number of times. Where
-        g_n = 0 and center is not 0, the gradient is taken as 0.
+        g_n = 0 and center is not 0, every derivative is taken as 0.
     Raises:
         ValueError, TypeError: naming the argument, its value and the rule.
         ImplementationError: if a forced implementation cannot serve.
@@ -87,8 +87,16 @@ def _reference(gradients: Tensor, center: float, one_sided: bool) -> Tensor:
     g = gradients.to(torch.promote_types(gradients.dtype, torch.float32)).flatten(1)
     if center == 0:
         return g.square().sum(dim=1)
-    excess: Tensor = torch.linalg.vector_norm(g, dim=1) - center
+    excess = _norms(g) - center
     return excess.clamp_min(0).square() if one_sided else excess.square()
+
+
+def _norms(rows: Tensor) -> Tensor:
+    """[N] of |g_n|, with derivatives 0 where g_n = 0."""
+    # The second derivative of `torch.linalg.vector_norm` is NaN there.
+    squares = rows.square().sum(dim=1)
+    is_zero = squares == 0
+    return torch.where(is_zero, 0.0, torch.where(is_zero, 1.0, squares).sqrt())
 
 
 def _memory_rows(images: Tensor) -> Tensor | None:
@@ -117,7 +125,7 @@ def penalty_factor(rows: Tensor, center: float, one_sided: bool) -> Tensor:
     wide = rows.to(torch.promote_types(rows.dtype, torch.float32))
     if center == 0:
         return torch.full_like(wide[:, 0], 2.0)
-    norm = torch.linalg.vector_norm(wide, dim=1)
+    norm = _norms(wide)
     excess = (norm - center).clamp_min(0) if one_sided else norm - center
     is_zero = norm == 0
     return torch.where(is_zero, torch.zeros_like(norm), 2 * excess / torch.where(is_zero, torch.ones_like(norm), norm))

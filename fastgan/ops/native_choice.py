@@ -4,6 +4,8 @@ native         the CUDA library
 triton         the same kernels in Triton, for a GPU without the library
 reference      plain PyTorch, the definition of the op
 auto           on a CPU the reference; on a GPU the first of the three that can serve
+
+What is asked of every kernel, also those of `fastgan.ops.choice`, stands here.
 """
 
 import importlib.util
@@ -11,6 +13,7 @@ import os
 
 import torch
 from torch import Tensor
+from torch.autograd import forward_ad
 
 from fastgan import native
 from fastgan.errors import ImplementationError, did_you_mean
@@ -49,7 +52,7 @@ def explanations() -> dict[str, str]:
     like = torch.empty(0, device="cuda")
     chosen = choose_native("doctor", "auto", like)
     why = {"native": native.build_record(), "triton": f"{_problem('native', like)}", "reference": "no kernel can serve"}
-    return dict.fromkeys(OPS, f"{chosen}: {why[chosen]}; float64: reference")
+    return dict.fromkeys(OPS, f"{chosen}: {why[chosen]}; float64, forward-mode derivatives and torch.func: reference")
 
 
 def _problem(impl: str, like: Tensor) -> str | None:
@@ -58,7 +61,18 @@ def _problem(impl: str, like: Tensor) -> str | None:
         return None
     if like.dtype not in native.DTYPES:
         return f"dtype {like.dtype} must be one of {', '.join(map(str, native.DTYPES))}"
-    return native.unavailable(like.device) if impl == "native" else triton_problem(like.device)
+    missing = native.unavailable(like.device) if impl == "native" else triton_problem(like.device)
+    return missing or transform_limit()
+
+
+def transform_limit() -> str | None:
+    """Why no kernel can serve what torch is doing with the call, or None."""
+    # A custom op drops tangents without a word: its forward-mode derivative would be zero.
+    if forward_ad._current_level >= 0:
+        return "forward-mode differentiation; the kernels have backward derivatives only"
+    if torch._C._are_functorch_transforms_active():
+        return "a transform of torch.func; the kernels know none"
+    return None
 
 
 def triton_problem(device: torch.device) -> str | None:

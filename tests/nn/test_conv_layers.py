@@ -1,5 +1,7 @@
 """Layers: start values, precision, the matrix that spectral norm reads, and duals."""
 
+import re
+
 import pytest
 import torch
 
@@ -33,6 +35,45 @@ def test_gain_restores_the_second_moment(activation: str) -> None:
     x = torch.randn(1, 1, 1000, 1000, generator=torch.Generator().manual_seed(0))
     y = activation_gain(activation) * bias_act(x, activation=activation)
     assert y.square().mean().item() == pytest.approx(1.0, rel=0.01)
+
+
+@pytest.mark.parametrize("kind", [Conv2d, ConvTranspose2d])
+@pytest.mark.parametrize(
+    ("change", "error", "message"),
+    [
+        ({"in_channels": 0}, ValueError, "in_channels=0 must be at least 1"),
+        ({"out_channels": 2.0}, TypeError, "out_channels=2.0 must be a whole number"),
+        ({"kernel_size": 0}, ValueError, "kernel_size=0 must be at least 1"),
+        ({"kernel_size": (3, 3)}, TypeError, "kernel_size=(3, 3) must be a whole number"),
+        ({"stride": 0}, ValueError, "stride=0 must not be below 1"),
+        ({"padding": -1}, ValueError, "padding=-1 must not be below 0"),
+        (
+            {"activation": "tahn"},
+            ValueError,
+            "activation='tahn' must be one of linear, relu, leaky_relu, tanh, silu, did",
+        ),
+        (
+            {"impl": "tritn"},
+            ValueError,
+            "impl='tritn' must be one of auto, reference, triton, cudnn_fused, did you mean",
+        ),
+    ],
+    ids=str,
+)
+def test_bad_arguments_name_themselves(
+    kind: type[Conv2d], change: dict[str, object], error: type[Exception], message: str
+) -> None:
+    good: dict[str, object] = {"in_channels": 2, "out_channels": 2, "kernel_size": 3}
+    with pytest.raises(error, match=f"^{kind._op.__name__}: {re.escape(message)}"):
+        kind(**(good | change))  # type: ignore[arg-type]
+
+
+def test_sizes_are_the_ops() -> None:
+    for kind in (Conv2d, ConvTranspose2d):
+        layer = kind(2, 2, kernel_size=3, stride=(2, 1), padding=(1, 0))
+        assert layer.weight.std() > 0
+        assert layer(torch.zeros(1, 2, 4, 4)).shape == ((1, 2, 2, 2) if kind is Conv2d else (1, 2, 7, 6))
+    assert Conv2d(2, 2, kernel_size=3, padding="same")(torch.zeros(1, 2, 4, 4)).shape == (1, 2, 4, 4)
 
 
 def test_input_decides_the_precision_and_parameters_stay_float32() -> None:

@@ -138,8 +138,34 @@ def test_torchs_parametrizations_import_and_continue_alike() -> None:
         ours.step_spectral_norm()
         expected = theirs["up"](theirs["down"](x))  # steps torch's own power iteration
         torch.testing.assert_close(ours(x), expected, rtol=1e-4, atol=1e-5)
+    half = from_parametrizations(theirs.bfloat16().state_dict(), ["down", "up"])
+    ours.load_state_dict(half, assign=True)  # takes the dtypes, too
+    assert {t.dtype for t in ours.parameters()} == {torch.bfloat16}
+    ours.step_spectral_norm()
+    assert ours(x.bfloat16()).isfinite().all()
     with pytest.raises(ValueError, match=r"layer 'side' is not in the state; it needs side\.parametrizations"):
         from_parametrizations(theirs.state_dict(), ["side"])
     other = torch.nn.ModuleDict({"down": torch.nn.utils.parametrizations.orthogonal(torch.nn.Linear(2, 2))})
     with pytest.raises(ValueError, match=r"it needs down\.parametrizations\.weight\.0\._u"):
         from_parametrizations(other.state_dict(), ["down"])
+
+
+class Single(Conv2d, SpectrallyNormalized):
+    """A network that is one layer."""
+
+    def __init__(self) -> None:
+        super().__init__(3, 5, kernel_size=4)
+        self.spectral_norm = SpectralNorm(self.normalized_layers())
+
+    def normalized_layers(self) -> list[HasMatrix]:
+        return [self]
+
+
+def test_a_bare_layer_imports() -> None:
+    theirs = torch.nn.utils.parametrizations.spectral_norm(torch.nn.Conv2d(3, 5, 4)).eval()
+    ours = Single()
+    ours.load_state_dict(from_parametrizations(theirs.state_dict(), [""]))
+    x = torch.randn(2, 3, 5, 5)
+    torch.testing.assert_close(ours(x, next(ours.scales())), theirs(x), rtol=1e-4, atol=1e-5)
+    with pytest.raises(ValueError, match=r"layer '' is not in the state; it needs parametrizations\.weight\.original"):
+        from_parametrizations({}, [""])

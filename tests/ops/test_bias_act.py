@@ -55,6 +55,15 @@ def test_memory_format_and_dtype_are_kept() -> None:
     assert y.is_contiguous(memory_format=torch.channels_last)
 
 
+def test_torch_compile_leaves_the_gain_open() -> None:
+    def call(x: Tensor, gain: float) -> Tensor:
+        return bias_act(x, activation="relu", gain=gain)
+
+    compiled, x = torch.compile(call, fullgraph=True, backend="eager"), torch.randn(1, 2, 3, 3)
+    for gain in (1.0, 2.0, 3.0):
+        torch.testing.assert_close(compiled(x, gain), call(x, gain))
+
+
 @pytest.mark.parametrize(
     ("change", "error", "message"),
     [

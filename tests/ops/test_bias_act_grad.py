@@ -16,7 +16,7 @@ def test_it_is_the_gradient_of_bias_act(activation: str, gain: float) -> None:
     (expected,) = torch.autograd.grad(y, z, grad)
     saved = (z if activation == "silu" else y).detach()
     got = bias_act_grad(grad, saved, activation=activation, gain=gain, clamp=0.5)
-    torch.testing.assert_close(got, expected)
+    torch.testing.assert_close(got, expected, rtol=1e-15, atol=1e-15)
 
 
 @pytest.mark.parametrize(

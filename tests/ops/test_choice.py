@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 import torch
+from torch.autograd import forward_ad
 
 from fastgan import native
 from fastgan.errors import ImplementationError
@@ -17,10 +18,14 @@ from fastgan.ops import (
     conv2d,
     conv2d_weight_grad,
     conv_transpose2d,
+    gradient_penalty,
     implementations,
+    interpolate,
     measured,
+    spectral_norm,
 )
 from fastgan.ops.choice import KERNEL_OPS, Case, choose, unavailable
+from fastgan.ops.native_choice import OPS, choose_native
 from fastgan.ops.shape_class import MAX_GROUPS, convolution_case
 
 CPU = torch.device("cpu")
@@ -134,7 +139,9 @@ def test_torch_compile_can_ask_how_old_a_gpu_is(monkeypatch: pytest.MonkeyPatch)
 
 def test_the_variable_forces_what_the_caller_leaves_open(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("FASTGAN_IMPL", "triton")
-    with pytest.raises(ImplementationError, match="conv2d: FASTGAN_IMPL=triton cannot serve: dilation=2"):
+    with pytest.raises(
+        ImplementationError, match=r"FASTGAN_IMPL=triton cannot serve: dilation=2.*; or unset FASTGAN_IMPL"
+    ):
         conv2d(**arguments(dilation=2))
     assert conv2d(**arguments(dilation=2), impl="reference").shape == (1, 2, 2, 2)
     assert {implementations()[op] for op in KERNEL_OPS} == {"triton: forced by FASTGAN_IMPL"}
@@ -142,10 +149,12 @@ def test_the_variable_forces_what_the_caller_leaves_open(monkeypatch: pytest.Mon
     assert implementations()["conv2d"].endswith(
         "forced by FASTGAN_IMPL, but it cannot serve: triton is not installed: pip install triton"
     )
-    for name, hint in (("tritn", ", did you mean 'triton'"), ("", "")):
-        monkeypatch.setenv("FASTGAN_IMPL", name)
-        with pytest.raises(ImplementationError, match=f"FASTGAN_IMPL='{name}' must be one of .*{hint}"):
-            conv2d(**arguments())
+    monkeypatch.setenv("FASTGAN_IMPL", "tritn")
+    with pytest.raises(ImplementationError, match=r"FASTGAN_IMPL='tritn' must be one of .*, did you mean 'triton'"):
+        conv2d(**arguments())
+    monkeypatch.setenv("FASTGAN_IMPL", "")
+    assert conv2d(**arguments(dilation=2)).shape == (1, 2, 2, 2)
+    assert not implementations()["conv2d"].startswith("triton: forced")
 
 
 def test_kernels_refuse_forward_mode_which_the_reference_has() -> None:
@@ -169,6 +178,39 @@ def test_kernels_refuse_transforms_which_the_reference_has() -> None:
         else:
             with pytest.raises(ImplementationError, match=r"a transform of torch\.func; the kernels know none"):
                 by_sample(weight, x)
+
+
+@pytest.mark.parametrize("op", OPS)
+def test_kernels_of_csrc_refuse_both_which_the_reference_has(op: str) -> None:
+    x, tangent, other = torch.randn(3, 2, 3)
+    left, right = torch.nn.functional.normalize(x.sum(1), dim=0), torch.ones(3) / 3**0.5
+
+    def call(x: torch.Tensor, impl: str = "auto") -> torch.Tensor:
+        if op == "gradient_penalty":
+            return gradient_penalty(x, center=1.0, impl=impl).sum()
+        if op == "interpolate":
+            return interpolate(x, other, torch.tensor([0.2, 0.7]), impl=impl).square().sum()
+        return spectral_norm([x], [left], [right], impl=impl).sum()
+
+    leaf = x.clone().requires_grad_()
+    (slope,) = torch.autograd.grad(call(leaf), leaf)
+    torch.testing.assert_close(torch.func.jvp(call, (x,), (tangent,))[1], (slope * tangent).sum())
+    torch.testing.assert_close(torch.func.grad(call)(x), slope)
+    with pytest.raises(ImplementationError, match=f"{op}: impl=triton cannot serve: forward-mode differentiation"):
+        torch.func.jvp(lambda x: call(x, "triton"), (x,), (tangent,))
+    with pytest.raises(ImplementationError, match=rf"{op}: impl=triton cannot serve: a transform of torch\.func"):
+        torch.func.grad(lambda x: call(x, "triton"))(x)
+
+
+def test_auto_on_a_gpu_leaves_forward_mode_to_the_reference_for_the_ops_of_csrc(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(native, "unavailable", lambda device: None)
+    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda device: (9, 0))
+    like: Any = SimpleNamespace(device=torch.device("cuda"), dtype=torch.float32)
+    assert choose_native("interpolate", "auto", like) == "native"
+    with forward_ad.dual_level():
+        assert choose_native("interpolate", "auto", like) == "reference"
 
 
 def test_auto_measures_training_and_inference_once_each(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -2,12 +2,13 @@
 
 import itertools
 
+import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from fastgan.ops import ACTIVATIONS, conv2d, conv_transpose2d
+from fastgan.ops import ACTIVATIONS, conv2d, conv2d_weight_grad, conv_transpose2d
 
 OPS = {"conv2d": (conv2d, F.conv2d), "conv_transpose2d": (conv_transpose2d, F.conv_transpose2d)}
 
@@ -144,6 +145,9 @@ def test_half_precision_is_close_and_keeps_its_dtype(op: str, dtype: torch.dtype
         ({"gain": 0.0}, ValueError, "gain=0.0 must be finite and not 0"),
         ({"gain": float("nan")}, ValueError, "gain=nan must be finite and not 0"),
         ({"stride": 0}, ValueError, "stride=0 must not be below 1"),
+        ({"stride": True}, TypeError, "stride=True must be a whole number, or two for height and width"),
+        ({"groups": True}, TypeError, "groups=True must be a whole number"),
+        ({"stride": np.float64(2)}, TypeError, "must be a whole number, or two for height and width"),
         ({"stride": 1.5}, TypeError, "stride=1.5 must be a whole number, or two for height and width"),
         ({"dilation": (1, None)}, TypeError, "dilation=(1, None) must be a whole number, or two"),
         ({"stride": (1, 2, 3)}, ValueError, "stride=(1, 2, 3) must be one number, or two for height and width"),
@@ -176,6 +180,17 @@ def test_bad_arguments_name_themselves(
     assert message in str(caught.value)
 
 
+def test_whole_numbers_of_other_kinds_are_taken() -> None:
+    x, weight = torch.randn(1, 2, 4, 4), torch.randn(2, 1, 3, 3)
+    two, one = np.int64(2), np.uint8(1)
+    for op in (conv2d, conv_transpose2d):
+        got = op(x, weight, None, two, (one, 1), groups=two)
+        torch.testing.assert_close(got, op(x, weight, None, 2, 1, groups=2))
+    grad, size = torch.randn(1, 2, 2, 2), list(weight.shape)
+    got = conv2d_weight_grad(x, list(map(np.int64, size)), grad, two, one, groups=two)
+    torch.testing.assert_close(got, conv2d_weight_grad(x, size, grad, 2, 1, groups=2))
+
+
 def test_sizes_that_leave_no_pixel_are_refused() -> None:
     with pytest.raises(ValueError, match=r"x \[1, 1, 2, 2\] and weight \[1, 1, 3, 3\] give \[0, 0\] pixels"):
         conv2d(torch.zeros(1, 1, 2, 2), torch.zeros(1, 1, 3, 3))
@@ -191,6 +206,19 @@ def test_groups_divide_the_output_channels() -> None:
 def test_output_padding_is_below_the_stride() -> None:
     with pytest.raises(ValueError, match="output_padding=2 must be below the larger of stride=2 and dilation=1"):
         conv_transpose2d(torch.zeros(1, 1, 2, 2), torch.zeros(1, 1, 3, 3), stride=2, output_padding=2)
+
+
+@pytest.mark.parametrize("op", OPS)
+def test_torch_compile_leaves_sizes_and_gain_open(op: str) -> None:
+    weight = torch.randn(3, 3, 3, 3)
+
+    def call(x: Tensor, gain: float) -> Tensor:
+        return OPS[op][0](x, weight, padding=1, activation="silu", gain=gain)
+
+    compiled = torch.compile(call, fullgraph=True, dynamic=True, backend="eager")
+    for size, gain in (((2, 3, 4, 5), 1.5), ((3, 3, 7, 6), 0.5)):
+        x = torch.randn(size)
+        torch.testing.assert_close(compiled(x, gain), call(x, gain))
 
 
 def test_every_activation_is_known_to_both_ops() -> None:
