@@ -35,9 +35,9 @@ def show(
     from fastgan.schedule import schedule_table
     from fastgan.train.build_schedule import build_schedule
 
-    if not 1 <= steps <= MAX_STEPS:
-        raise ConfigError(f"--steps {steps} must be from 1 to {MAX_STEPS:,}; 4 show most of it")
-    check_world(ranks, plot)
+    if steps < 1:
+        raise ConfigError(f"--steps {steps} must be at least 1; 4 show most of it")
+    check_world(ranks, steps, plot)
     run_config = load_arguments(preset, overrides, config_file=config)
     policy = build_schedule(run_config, num_ranks=ranks)
     say(str(policy))
@@ -53,10 +53,13 @@ def show(
         save_timeline(plot, shown, found.segments, title=str(policy), unit=unit, units_per_second=1.0)
 
 
-def check_world(ranks: int, plot: Path | None) -> None:
+def check_world(ranks: int, steps: int, plot: Path | None) -> None:
     """Raises:
-    ConfigError: if there is no rank, or more than memory holds, or the picture is to be neither a PNG nor an SVG.
+    ConfigError: if there is no rank, or more of them or of steps than memory holds, or the picture is to be neither a
+        PNG nor an SVG.
     """
+    if steps > MAX_STEPS:
+        raise ConfigError(f"--steps {steps} must be at most {MAX_STEPS:,}; give fewer")
     if ranks < 1:
         raise ConfigError(f"--ranks {ranks} must be at least 1; 1 is a run without a launcher")
     if ranks > MAX_RANKS:

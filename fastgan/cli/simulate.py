@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from fastgan.cli.arguments import ConfigFile, Overrides, Preset, load_arguments
-from fastgan.cli.schedule import MAX_STEPS, Plot, Ranks, check_world, save_timeline
+from fastgan.cli.schedule import Plot, Ranks, check_world, save_timeline
 from fastgan.errors import ConfigError
 from fastgan.train.log import say
 
@@ -50,9 +50,7 @@ def simulate(
     from fastgan.simulate import simulate as run
     from fastgan.train.build_schedule import build_cost, build_schedule
 
-    check_world(ranks, plot)
-    if steps > MAX_STEPS:
-        raise ConfigError(f"--steps {steps} must be at most {MAX_STEPS:,}; give fewer")
+    check_world(ranks, steps, plot)
     run_config = load_arguments(preset, overrides, config_file=config)
     links = _fabric(gpus_per_node, (intra, inter), (intra_latency, inter_latency), algorithm=algorithm)
     _check_modelled(run_config, ranks)

@@ -52,8 +52,8 @@ def test_a_simulation_is_of_the_run_that_the_keys_describe(capsys: pytest.Captur
     ("arguments", "message"),
     [
         (["schedule", "show", "digits", "--ranks", "0"], "--ranks 0 must be at least 1"),
-        (["schedule", "show", "digits", "--steps", "0"], "--steps 0 must be from 1 to 100,000; 4 show most of it"),
-        (["schedule", "show", "digits", "--steps", "1000000"], "--steps 1000000 must be from 1 to 100,000"),
+        (["schedule", "show", "digits", "--steps", "0"], "--steps 0 must be at least 1; 4 show most of it"),
+        (["schedule", "show", "digits", "--steps", "1000000"], "--steps 1000000 must be at most 100,000; give fewer"),
         (["simulate", "digits", *GIVEN, "--steps", "1000000"], "--steps 1000000 must be at most 100,000; give fewer"),
         (["schedule", "show", "digits", "--ranks", "5"], "batch_images=32 must be a multiple of num_ranks = 5"),
         (["schedule", "show", "digits", "--plot", "a.pdf"], "--plot a.pdf must end in .png or .svg; give a.png"),
