@@ -1,7 +1,7 @@
 """Adversarial losses on logits.
 
 Each loss is a pair: what the discriminator minimises and what the generator minimises. Means are over the batch, in
-float32. Real sample n is paired with fake sample n where a loss compares them.
+float32, or in float64 for logits in float64. Real sample n is paired with fake sample n where a loss compares them.
 
 Shape legend: N batch. D(x) real logits, D(G(z)) fake logits, both [N].
 """
@@ -9,10 +9,19 @@ Shape legend: N batch. D(x) real logits, D(G(z)) fake logits, both [N].
 from abc import ABC, abstractmethod
 from typing import ClassVar
 
+import torch
 import torch.nn.functional as F
 from torch import Tensor
 
 from fastgan.errors import did_you_mean
+
+_WIDE_DTYPES = (torch.float32, torch.float64)
+
+
+def at_least_float32(logits: Tensor) -> Tensor:
+    """The logits in float32; float64 stays."""
+    # A conversion costs a call even where there is nothing to convert.
+    return logits if logits.dtype in _WIDE_DTYPES else logits.float()
 
 
 class AdversarialLoss(ABC):
@@ -40,7 +49,7 @@ class AdversarialLoss(ABC):
         discriminator overfits, near 0 it cannot tell.
         """
         del fake
-        return real
+        return at_least_float32(real)
 
 
 class NonSaturating(AdversarialLoss):
@@ -50,10 +59,10 @@ class NonSaturating(AdversarialLoss):
     """
 
     def discriminator(self, real: Tensor, fake: Tensor) -> Tensor:
-        return F.softplus(-real).mean() + F.softplus(fake).mean()
+        return F.softplus(-at_least_float32(real)).mean() + F.softplus(at_least_float32(fake)).mean()
 
     def generator_terms(self, fake: Tensor, real: Tensor | None = None) -> Tensor:
-        return F.softplus(-fake)
+        return F.softplus(-at_least_float32(fake))
 
 
 class Hinge(AdversarialLoss):
@@ -63,10 +72,10 @@ class Hinge(AdversarialLoss):
     """
 
     def discriminator(self, real: Tensor, fake: Tensor) -> Tensor:
-        return F.relu(1 - real).mean() + F.relu(1 + fake).mean()
+        return F.relu(1 - at_least_float32(real)).mean() + F.relu(1 + at_least_float32(fake)).mean()
 
     def generator_terms(self, fake: Tensor, real: Tensor | None = None) -> Tensor:
-        return -fake
+        return -at_least_float32(fake)
 
 
 class Wasserstein(AdversarialLoss):
@@ -76,14 +85,14 @@ class Wasserstein(AdversarialLoss):
     """
 
     def discriminator(self, real: Tensor, fake: Tensor) -> Tensor:
-        return fake.mean() - real.mean()
+        return at_least_float32(fake).mean() - at_least_float32(real).mean()
 
     def generator_terms(self, fake: Tensor, real: Tensor | None = None) -> Tensor:
-        return -fake
+        return -at_least_float32(fake)
 
     def margin(self, real: Tensor, fake: Tensor) -> Tensor:
         """Real minus fake: a constant added to all logits does not count."""
-        return real - fake
+        return _difference(real, fake)
 
 
 class LeastSquares(AdversarialLoss):
@@ -93,14 +102,15 @@ class LeastSquares(AdversarialLoss):
     """
 
     def discriminator(self, real: Tensor, fake: Tensor) -> Tensor:
+        real, fake = at_least_float32(real), at_least_float32(fake)
         return 0.5 * (real - 1).square().mean() + 0.5 * fake.square().mean()
 
     def generator_terms(self, fake: Tensor, real: Tensor | None = None) -> Tensor:
-        return 0.5 * (fake - 1).square()
+        return 0.5 * (at_least_float32(fake) - 1).square()
 
     def margin(self, real: Tensor, fake: Tensor) -> Tensor:
         """Real minus 1/2, the middle between the two targets."""
-        return real - 0.5
+        return at_least_float32(real) - 0.5
 
 
 class Relativistic(AdversarialLoss):
@@ -112,16 +122,16 @@ class Relativistic(AdversarialLoss):
     generator_reads_real = True
 
     def discriminator(self, real: Tensor, fake: Tensor) -> Tensor:
-        return F.softplus(fake - real).mean()
+        return F.softplus(_difference(fake, real)).mean()
 
     def generator_terms(self, fake: Tensor, real: Tensor | None = None) -> Tensor:
         if real is None:
             raise ValueError("Relativistic.generator: real is None; this loss compares fake logits with real ones")
-        return F.softplus(real - fake)
+        return F.softplus(_difference(real, fake))
 
     def margin(self, real: Tensor, fake: Tensor) -> Tensor:
         """Real minus fake: a constant added to all logits does not count."""
-        return real - fake
+        return _difference(real, fake)
 
 
 LOSSES: dict[str, type[AdversarialLoss]] = {
@@ -142,3 +152,22 @@ def adversarial_loss(name: str) -> AdversarialLoss:
     if name not in LOSSES:
         raise ValueError(f"loss={name!r} must be one of {', '.join(LOSSES)}{did_you_mean(name, LOSSES)}")
     return LOSSES[name]()
+
+
+def check_loss(loss: object) -> None:
+    """Refuses what is no loss, such as its name.
+
+    Raises:
+        TypeError: with the loss that may have been meant.
+    """
+    if not isinstance(loss, AdversarialLoss):
+        meant = loss if isinstance(loss, str) else "hinge"
+        raise TypeError(f"loss={loss!r} must be an AdversarialLoss: give adversarial_loss({meant!r})")
+
+
+def _difference(first: Tensor, second: Tensor) -> Tensor:
+    """[N], sample by sample."""
+    if first.shape != second.shape:
+        shapes = f"logits of shapes {list(first.shape)} and {list(second.shape)}"
+        raise ValueError(f"{shapes}: this loss compares sample with sample; give as many fake images as real ones")
+    return at_least_float32(first) - at_least_float32(second)

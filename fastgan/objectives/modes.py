@@ -13,13 +13,14 @@ Shape legend: N batch, C channels, H W pixels.
 """
 
 from collections.abc import Callable
-from typing import NamedTuple, cast
+from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
 
 from fastgan.errors import did_you_mean
-from fastgan.nn import Dual, HasDual, has_dual
+from fastgan.nn import Dual, has_dual
+from fastgan.objectives.logits import dual_logits_of, logits_of
 from fastgan.objectives.penalties import PENALTIES, PenaltyRule, input_gradients
 from fastgan.ops import gradient_penalty, no_weight_gradients
 
@@ -80,6 +81,7 @@ def judge(
         noise: only called by `approximate`, which needs it.
     Raises:
         TypeError: for images that cannot have a gradient.
+        ValueError: unless there is one logit per image, or if noise has another shape than the images.
     """
     if not images.is_floating_point():
         raise TypeError(f"penalty on images of dtype {images.dtype}; they must be floating point, in [-1, 1]")
@@ -88,24 +90,36 @@ def judge(
             return _judge_dual(discriminator, images, labels, rule)
         case "approximate":
             assert noise is not None
-            logits = discriminator(images, labels)
-            moved = discriminator(images + mode.sigma * noise(), labels)
+            logits = logits_of(discriminator, images, labels)
+            moved = logits_of(discriminator, images + mode.sigma * made_noise(noise, images.shape), labels)
             return Judged(logits, ((moved - logits) / mode.sigma).square())
     images = images.requires_grad_()
-    logits = discriminator(images, labels)
+    logits = logits_of(discriminator, images, labels)
     gradients = input_gradients(logits, images)
     return Judged(logits, gradient_penalty(gradients, center=rule.center, one_sided=rule.one_sided))
+
+
+def made_noise(noise: Noise, shape: torch.Size) -> Tensor:
+    """Noise of that shape.
+
+    Raises:
+        ValueError: if it has another one.
+    """
+    made = noise()
+    if made.shape != shape:
+        raise ValueError(f"noise made the shape {list(made.shape)}; it must make that of the images, {list(shape)}")
+    return made
 
 
 def _judge_dual(discriminator: nn.Module, images: Tensor, labels: Tensor | None, rule: PenaltyRule) -> Judged:
     images = images.detach().requires_grad_()
     with torch.enable_grad(), no_weight_gradients():
-        (gradients,) = torch.autograd.grad(discriminator(images, labels).sum(), images)
+        (gradients,) = torch.autograd.grad(logits_of(discriminator, images, labels).sum(), images)
     # d penalty / d parameters = <d penalty / d gradients, d gradients / d parameters>.
     gradients = gradients.requires_grad_()
     with torch.enable_grad():
         values = gradient_penalty(gradients, center=rule.center, one_sided=rule.one_sided)
         (direction,) = torch.autograd.grad(values.sum(), gradients)
-    logits, slopes = cast(HasDual, discriminator).dual(Dual(images.detach(), direction.detach()), labels)
+    logits, slopes = dual_logits_of(discriminator, Dual(images.detach(), direction.detach()), labels)
     # The value is the penalty, the gradient that of the slope.
     return Judged(logits, values.detach() + slopes - slopes.detach())

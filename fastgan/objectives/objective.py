@@ -8,18 +8,18 @@ Shape legend: N batch, Z latent size, C channels, H W pixels.
 
 import math
 from collections.abc import Callable, Mapping
+from numbers import Real
 from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
 
-from fastgan.objectives.losses import AdversarialLoss
-from fastgan.objectives.modes import Judged, Noise, PenaltyMode, check_mode, judge
+from fastgan.objectives.logits import Discriminator, check_not_empty, logits_of
+from fastgan.objectives.losses import AdversarialLoss, check_loss
+from fastgan.objectives.modes import Judged, Noise, PenaltyMode, check_mode, judge, made_noise
 from fastgan.objectives.penalties import PENALTIES
 from fastgan.ops import interpolate, no_weight_gradients
 
-# Images [N, C, H, W] and labels [N] or None, to logits [N].
-Discriminator = Callable[[Tensor, Tensor | None], Tensor]
 # Makes images [N, C, H, W] when they are needed.
 MakeImages = Callable[[], Tensor]
 
@@ -39,17 +39,20 @@ class DiscriminatorObjective(nn.Module):
     """Adversarial loss of the discriminator plus the penalties that are due.
 
     Args:
-        discriminator: images [N, C, H, W] and labels [N] or None, to logits [N]; no layer may mix samples.
+        discriminator: images [N, C, H, W] and labels [N] or None, to one logit per image, [N] or [N, 1]; no layer may
+            mix samples.
         loss: the adversarial loss.
         modes: how penalties are computed, by their kind; `double` where nothing is said.
     Raises:
         ValueError: if a mode cannot compute its penalty, with the reason and the alternative.
+        TypeError: if the loss is none, such as the name of one.
     """
 
     def __init__(
         self, discriminator: nn.Module, *, loss: AdversarialLoss, modes: Mapping[str, PenaltyMode] | None = None
     ) -> None:
         super().__init__()
+        check_loss(loss)
         self.discriminator = discriminator
         self.loss = loss
         self.modes = dict.fromkeys(PENALTIES, PenaltyMode()) | dict(modes or {})
@@ -75,14 +78,14 @@ class DiscriminatorObjective(nn.Module):
                 that makes the images: it is called when the real ones have been judged, in a pass of their own.
             labels: [N] int64 classes of real and fake samples alike, or None.
             penalties: weight of each penalty that is due in this update.
-            interpolation: [N] in [0, 1], the weights of real images; only for penalties on interpolates.
+            interpolation: [N] in [0, 1] (not checked: that would wait for the device), the weights of real images.
             noise: makes standard normal numbers, [N, C, H, W]; only for penalties with the mode `approximate`.
             for_generator: whether the same logits serve the generator's loss, too: the output then has `fake_gradient`.
         Raises:
-            ValueError: for an unknown penalty, a wrong weight, or a missing `interpolation` or `noise`.
+            ValueError, TypeError: for penalties, shapes or fakes that break these rules; for logits unlike [N], [N, 1].
         """
         due = self._checked_due(penalties or {}, interpolation, noise)
-        given = fake.detach().requires_grad_(for_generator) if isinstance(fake, Tensor) else fake
+        given = self._leaf(fake, due) if for_generator else _detached(fake)
         real = real.detach()
         real_logits, fake_logits, fake, values = self._judge_both(real, given, labels, due=due, noise=noise)
         for kind in sorted(kind for kind in due if PENALTIES[kind].is_between):
@@ -110,13 +113,7 @@ class DiscriminatorObjective(nn.Module):
         return {name: value.detach() for name, value in found.items()}
 
     def _for_generator(self, real_logits: Tensor, fake_logits: Tensor, fake: Tensor) -> tuple[Tensor, Tensor]:
-        """The generator's loss, and its gradient by the fakes: taken before a backward pass frees the graph.
-
-        Raises:
-            ValueError: if a penalty's mode has judged the fakes without a graph.
-        """
-        if self.modes["r2"].name == "dual":
-            raise ValueError("penalty 'r2' with the mode 'dual' leaves no graph for the generator: use mode='double'")
+        """The generator's loss, and its gradient by the fakes: taken before a backward pass frees the graph."""
         loss = self.loss.generator(fake_logits, real_logits.detach())
         with no_weight_gradients():
             (gradient,) = torch.autograd.grad(loss, fake, retain_graph=True)
@@ -131,7 +128,7 @@ class DiscriminatorObjective(nn.Module):
     ) -> tuple[Tensor, dict[str, Tensor]]:
         """Logits of one side's images, and its penalty `kind` where that is due."""
         if kind not in due:
-            return self.discriminator(images, labels), {}
+            return logits_of(self.discriminator, images, labels), {}
         judged = self._judge(kind, images, labels, noise=noise)
         return judged.logits, {kind: judged.penalties.mean()}
 
@@ -159,12 +156,14 @@ class DiscriminatorObjective(nn.Module):
         self, real: Tensor, fake: Tensor, labels: Tensor | None, *, has_penalties: bool, noise: Noise | None
     ) -> tuple[Tensor, Tensor, Tensor, dict[str, Tensor]]:
         """As `_judge_both`, in one pass."""
+        for side in (real, fake):
+            check_not_empty(side)
         num_real = real.shape[0]
         images, labels = torch.cat([real, fake]), None if labels is None else torch.cat([labels, labels])
         if not has_penalties:
-            both: Tensor = self.discriminator(images, labels)
+            both = logits_of(self.discriminator, images, labels)
             return both[:num_real], both[num_real:], fake, {}
-        twice = None if noise is None else lambda: noise().repeat(2, 1, 1, 1)
+        twice = None if noise is None else lambda: torch.cat([made_noise(noise, real.shape)] * 2)
         judged = self._judge("r1", images, labels, noise=twice)
         values = {"r1": judged.penalties[:num_real].mean(), "r2": judged.penalties[num_real:].mean()}
         return judged.logits[:num_real], judged.logits[num_real:], fake, values
@@ -172,8 +171,12 @@ class DiscriminatorObjective(nn.Module):
     def _checked_due(
         self, due: Mapping[str, float], interpolation: Tensor | None, noise: Noise | None
     ) -> Mapping[str, float]:
+        if not isinstance(due, Mapping):
+            raise TypeError(f"penalties={due!r} must map each penalty to its weight, such as {{'r1': 1.0}}")
         for kind, weight in due.items():
             _check_kind(kind)
+            if not isinstance(weight, Real):
+                raise TypeError(f"penalty {kind!r}: weight={weight!r} must be a number")
             if not 0 <= weight < math.inf:
                 raise ValueError(f"penalty {kind!r}: weight={weight} must be finite and not negative")
             if PENALTIES[kind].is_between and interpolation is None:
@@ -184,19 +187,31 @@ class DiscriminatorObjective(nn.Module):
                 raise ValueError(f"penalty {kind!r} has the mode 'approximate': give noise, which makes [N, C, H, W]")
         return due
 
+    def _leaf(self, fake: Tensor | MakeImages, due: Mapping[str, float]) -> Tensor:
+        """The fakes, to take the gradient of the generator's loss by them."""
+        if not isinstance(fake, Tensor):
+            raise TypeError("for_generator=True takes a gradient by the fakes: give fake as images, not as a function")
+        if "r2" in due and self.modes["r2"].name == "dual":
+            raise ValueError("penalty 'r2' with the mode 'dual' leaves no graph for the generator: use mode='double'")
+        return fake.detach().requires_grad_()
+
 
 class GeneratorObjective(nn.Module):
     """Adversarial loss of the generator.
 
     Args:
         generator: latents [N, Z] and labels [N] or None, to images [N, C, H, W].
-        discriminator: a callable that must not be trained by this objective: the caller freezes its parameters.
-            Not registered, so that an engine which wraps this module sees the generator's parameters only.
+        discriminator: images and labels to one logit per image, [N] or [N, 1]. It must not be trained by this
+            objective: the caller freezes its parameters. Not registered, so that an engine which wraps this module
+            sees the generator's parameters only.
         loss: the adversarial loss.
+    Raises:
+        TypeError: if the loss is none, such as the name of one.
     """
 
     def __init__(self, generator: nn.Module, *, discriminator: Discriminator, loss: AdversarialLoss) -> None:
         super().__init__()
+        check_loss(loss)
         self.generator = generator
         self.loss = loss
         # A tuple hides a module from torch's registration.
@@ -223,19 +238,19 @@ class GeneratorObjective(nn.Module):
                 the output's loss is a scalar with that gradient, and the discriminator is not called.
             adversarial: False before a schedule's adversarial part, for subclasses that have a loss of their own.
         Raises:
-            ValueError: if the loss compares with real logits and `real` is None, or nothing is left of the loss.
+            ValueError: if the loss compares with real logits and `real` is None, or nothing is left of the loss; for
+                logits of another shape than [N] or [N, 1], or an empty batch.
         """
         if not adversarial:
             raise ValueError(
                 "GeneratorObjective: adversarial=False leaves no loss; subclass it and add one of your own"
             )
-        discriminator = self._discriminator[0]
         images = self.generator(latents, labels) if fake is None else fake
         if fake_gradient is not None:
             return ObjectiveOutput((images * fake_gradient).sum(), {})
         # Before the fakes: ZeRO-3 counts by the latest pass through a layer when it may let go of its weights.
         real_logits = self._judge_real(real, labels) if self.loss.generator_reads_real else None
-        fake_logits = discriminator(images, labels)
+        fake_logits = logits_of(self._discriminator[0], images, labels)
         loss = self.loss.generator(fake_logits, real_logits)
         return ObjectiveOutput(loss, {"loss_generator": loss.detach()})
 
@@ -243,7 +258,11 @@ class GeneratorObjective(nn.Module):
         if real is None:
             raise ValueError(f"GeneratorObjective: real is None; {type(self.loss).__name__} compares with real images")
         with torch.no_grad():
-            return self._discriminator[0](real, labels)
+            return logits_of(self._discriminator[0], real, labels)
+
+
+def _detached(fake: Tensor | MakeImages) -> Tensor | MakeImages:
+    return fake.detach() if isinstance(fake, Tensor) else fake
 
 
 def _check_kind(kind: str) -> None:

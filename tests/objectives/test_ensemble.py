@@ -94,5 +94,14 @@ def test_what_cannot_be_is_refused() -> None:
         EnsembleGeneratorObjective(Given(), opponents={}, combination="mean")
     with pytest.raises(ValueError, match="names none of a, b"):
         objective("random")(torch.zeros(1, 1), drawn=["c"])
+    with pytest.raises(ValueError, match=r"drawn=\['a', 'zz'\]: 'zz' names none of a, b"):
+        objective("random")(torch.zeros(1, 1), drawn=["a", "zz"])
+    with pytest.raises(ValueError, match=r"drawn=\[\] names none of a, b"):
+        objective("random")(torch.zeros(1, 1), drawn=[])
+    with pytest.raises(TypeError, match=r"drawn='ab' must be a collection of names, such as \['ab'\]"):
+        objective("random")(torch.zeros(1, 1), drawn="ab")
+    opponents = {"a": Opponent(linear(1.0, 0.0), "hinge")}  # type: ignore[arg-type]
+    with pytest.raises(TypeError, match=r"loss='hinge' must be an AdversarialLoss"):
+        EnsembleGeneratorObjective(Given(), opponents=opponents, combination="mean")
     with pytest.raises(ValueError, match="real is None; Relativistic compares"):
         objective("mean")(torch.zeros(1, 1))

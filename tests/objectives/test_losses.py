@@ -39,6 +39,22 @@ def test_values(name: str) -> None:
     assert loss.generator(FAKE, REAL).item() == pytest.approx(generator, rel=1e-6)
 
 
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16, torch.float64])
+@pytest.mark.parametrize("name", LOSSES)
+def test_means_are_in_float32_or_wider(name: str, dtype: torch.dtype) -> None:
+    loss = adversarial_loss(name)
+    # A square of 300 does not fit into float16, and bfloat16 has no 301.
+    real, fake = torch.tensor([300.0, 2.0], dtype=dtype), torch.tensor([-300.0, 0.5], dtype=dtype)
+    wide = torch.float64 if dtype == torch.float64 else torch.float32
+    for found, expected in (
+        (loss.discriminator(real, fake), loss.discriminator(real.to(wide), fake.to(wide))),
+        (loss.generator_terms(fake, real), loss.generator_terms(fake.to(wide), real.to(wide))),
+        (loss.margin(real, fake), loss.margin(real.to(wide), fake.to(wide))),
+    ):
+        assert found.isfinite().all()
+        torch.testing.assert_close(found, expected, rtol=0, atol=0)
+
+
 @pytest.mark.parametrize("name", LOSSES)
 def test_minimising_separates_and_joins(name: str) -> None:
     """D's loss falls with real logits and rises with fake ones; G's falls with fake ones. Hinge: inside its margin."""

@@ -5,7 +5,7 @@ import torch
 from torch import Tensor
 
 from fastgan.models import DCGANDiscriminator, DCGANGenerator
-from fastgan.objectives import DiscriminatorObjective, GeneratorObjective, PenaltyMode, adversarial_loss
+from fastgan.objectives import LOSSES, DiscriminatorObjective, GeneratorObjective, PenaltyMode, adversarial_loss
 
 
 def networks() -> tuple[DCGANGenerator, DCGANDiscriminator]:
@@ -91,4 +91,28 @@ def test_a_mode_without_a_graph_of_the_fakes_cannot_serve_the_generator() -> Non
     objective = DiscriminatorObjective(discriminator, loss=adversarial_loss("hinge"), modes=modes)
     pixels = torch.zeros(2, 1, 32, 32)
     with pytest.raises(ValueError, match="penalty 'r2' with the mode 'dual' leaves no graph for the generator"):
-        objective(pixels, pixels, for_generator=True)
+        objective(pixels, pixels, penalties={"r1": 1.0, "r2": 1.0}, for_generator=True)
+    # Where r2 is not due, its mode has judged nothing.
+    assert objective(pixels, pixels, penalties={"r1": 1.0}, for_generator=True).fake_gradient is not None
+
+
+def test_a_function_of_fakes_cannot_serve_the_generator() -> None:
+    objective = DiscriminatorObjective(networks()[1], loss=adversarial_loss("hinge"))
+    with pytest.raises(TypeError, match="takes a gradient by the fakes: give fake as images, not as a function"):
+        objective(images(1), lambda: images(2), for_generator=True)
+
+
+def test_a_loss_is_not_given_by_its_name() -> None:
+    generator, discriminator = networks()
+    with pytest.raises(TypeError, match=r"loss='hinge' must be an AdversarialLoss: give adversarial_loss\('hinge'\)"):
+        DiscriminatorObjective(discriminator, loss="hinge")  # type: ignore[arg-type]
+    with pytest.raises(TypeError, match=r"give adversarial_loss\('hinge'\)"):
+        GeneratorObjective(generator, discriminator=discriminator, loss=LOSSES["hinge"])  # type: ignore[arg-type]
+
+
+def test_penalties_are_kinds_with_their_weights() -> None:
+    objective = DiscriminatorObjective(networks()[1], loss=adversarial_loss("hinge"))
+    with pytest.raises(TypeError, match=r"penalties=\['r1'\] must map each penalty to its weight, such as {'r1': 1.0}"):
+        objective(images(1), images(2), penalties=["r1"])
+    with pytest.raises(TypeError, match="penalty 'r1': weight='1' must be a number"):
+        objective(images(1), images(2), penalties={"r1": "1"})

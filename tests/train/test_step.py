@@ -12,9 +12,11 @@ from torch import Tensor
 
 from fastgan import rng
 from fastgan.data import Loader, open_dataset
+from fastgan.dist import ALONE
 from fastgan.objectives import adversarial_loss
 from fastgan.parallel import SingleEngine
 from fastgan.schedule import ScheduleState
+from fastgan.train.agreement import Agreement
 from fastgan.train.build import build_state
 from fastgan.train.build_schedule import build_schedule
 from fastgan.train.config import RunConfig
@@ -215,6 +217,33 @@ def test_joint_micro_batches_change_nothing(tiny: Callable[..., RunConfig], load
     settings = ["schedule.policy=joint", "penalties=[{kind: r2, weight: 0.5}]"]
     whole, parts = (train(tiny(*settings, *more), loader, num_steps=3) for more in ([], ["micro_batch_images=2"]))
     torch.testing.assert_close(weights(parts), weights(whole), rtol=1e-6, atol=1e-9)
+
+
+@pytest.mark.parametrize("network", ["generator", "discriminator"])
+def test_a_joint_step_with_one_bad_gradient_moves_neither_network(
+    tiny: Callable[..., RunConfig], loader: Loader, network: str
+) -> None:
+    """Both losses stay finite, and so does the other network's gradient."""
+    config = tiny("schedule.policy=joint")
+    state, schedule, agreement = sgd_state(config), build_schedule(config), Agreement(ALONE, may_skip=True)
+    step = step_class(schedule)(
+        state, loader=loader, seed=0, latent_dim=8, ema=config.ema, device="cpu", agreement=agreement
+    )
+    parameters = {
+        "generator": list(state.generator.parameters()),
+        "discriminator": list(state.discriminator.parameters()),
+    }
+    before = copy.deepcopy(parameters)
+    hook = parameters[network][0].register_hook(lambda gradient: gradient * torch.inf)
+    step.run(schedule.plan(state.schedule))
+    assert agreement.num_skipped == 1
+    torch.testing.assert_close(parameters, before, rtol=0, atol=0)
+    hook.remove()
+    state.schedule = schedule.advance(state.schedule)
+    step.run(schedule.plan(state.schedule))
+    assert agreement.num_skipped == 1
+    for name, mine in parameters.items():
+        assert not torch.equal(mine[0], before[name][0])
 
 
 def test_a_joint_step_is_not_made_one_network_after_the_other(tiny: Callable[..., RunConfig], loader: Loader) -> None:
