@@ -44,11 +44,11 @@ fi
 export TORCH_ELASTIC_SHUTDOWN_TIMEOUT="${TORCH_ELASTIC_SHUTDOWN_TIMEOUT:-100}"
 # Processes that start again must not read the addresses that the lost ones left at the meeting place.
 export TORCH_DISABLE_SHARE_RDZV_TCP_STORE=1
+# One line per failure is fastgan's; NCCL ends a rank that waits too long for another instead of hanging.
+export TORCH_NCCL_ASYNC_ERROR_HANDLING="${TORCH_NCCL_ASYNC_ERROR_HANDLING:-1}"
 if [ -n "${RESUME:-}" ]; then
     # Each start of the processes looks again, so that a restart goes on where the last checkpoint is.
     export FASTGAN_RESUME_OR_START="$RESUME"
     exec "${torchrun[@]}" "${options[@]}" --no-python bash "$(dirname "$0")/resume_or_start.sh" "$@"
 fi
-# One line per failure is fastgan's; NCCL ends a rank that waits too long for another instead of hanging.
-export TORCH_NCCL_ASYNC_ERROR_HANDLING="${TORCH_NCCL_ASYNC_ERROR_HANDLING:-1}"
 exec "${torchrun[@]}" "${options[@]}" -m fastgan train "$@"

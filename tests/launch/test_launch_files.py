@@ -77,3 +77,23 @@ def test_there_is_time_to_save_before_slurm_and_kubernetes_end_a_process(tmp_pat
     variables = {item["name"]: item["value"] for item in pod["containers"][0]["env"]}
     assert variables["TORCH_ELASTIC_SHUTDOWN_TIMEOUT"] == str(seconds)
     assert seconds < pod["terminationGracePeriodSeconds"]
+
+
+def test_a_run_that_may_be_resumed_has_no_other_folder(tmp_path: Path) -> None:
+    """Its restarts would look for it in another place than where it is."""
+    command = ["bash", str(LAUNCH / "resume_or_start.sh"), "digits", "run_dir=elsewhere"]
+    environment = os.environ | {"FASTGAN_RESUME_OR_START": str(tmp_path)}
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
+    assert done.returncode == 2
+    assert done.stderr.startswith(f"error: run_dir=elsewhere is not the folder to resume or to start in, {tmp_path};")
+
+
+def test_restarted_processes_have_the_settings_of_others(tmp_path: Path) -> None:
+    said = tmp_path / "torchrun"
+    said.write_text('#!/bin/sh\necho "$TORCH_NCCL_ASYNC_ERROR_HANDLING"\n')
+    said.chmod(0o755)
+    for variables in ({}, {"RESUME": "run"}):
+        environment = os.environ | {"TORCHRUN": str(said), "NPROC": "1", **variables}
+        command = ["bash", str(LAUNCH / "torchrun.sh"), "digits"]
+        done = subprocess.run(command, env=environment, capture_output=True, text=True, check=True)
+        assert done.stdout == "1\n"
