@@ -10,8 +10,9 @@ from pathlib import Path
 import pytest
 
 SCRIPT = Path(__file__).resolve().parents[2] / "launch" / "slurm.sbatch"
+# A long list of nodes comes in several writes.
 SCONTROL = """#!/usr/bin/env bash
-if [ "$1 $2" = "show hostnames" ]; then printf '%s\\n' node7 node8; else echo "$@" > scontrol.log; fi
+if [ "$1 $2" = "show hostnames" ]; then echo node7; sleep 0.1; echo node8; else echo "$@" > scontrol.log; fi
 """
 # As srun does, it starts the command and hands signals on to it.
 SRUN = """#!/usr/bin/env bash
@@ -54,9 +55,11 @@ def test_preemption_saves_and_queues_the_job_again(folder: Path) -> None:
     try:
         end = time.monotonic() + 30
         while not (folder / "started").exists():
-            assert time.monotonic() < end
+            assert job.poll() is None and time.monotonic() < end
             time.sleep(0.02)
-        # To the script alone, as --signal=B:TERM does.
+        # To the script alone, as --signal=B:TERM does, and once more at the end of the time limit.
+        job.send_signal(signal.SIGTERM)
+        time.sleep(0.1)
         job.send_signal(signal.SIGTERM)
         assert job.wait(30) == 0
     finally:
