@@ -20,8 +20,8 @@ SRUN = """#!/usr/bin/env bash
 shift
 exec "$@"
 """
-# Stands for launch/torchrun.sh: trains until SIGTERM, then saves for a while.
-TRAINING = """trap 'sleep 0.3; touch saved; exit 143' TERM
+# Stands for launch/torchrun.sh: trains until SIGTERM, then saves for a while; another SIGTERM ends that.
+TRAINING = """trap 'trap - TERM; sleep 0.3; touch saved; exit 143' TERM
 printf '%s\\n' "$NNODES" "$NPROC" "$RESUME" "$RDZV_ID" "$RDZV_ENDPOINT" "$*" > started.part
 mv started.part started
 [ -z "${CODE:-}" ] || exit "$CODE"
