@@ -59,10 +59,13 @@ class Split(Policy):
         check_at_least_one("schedule.discriminator_updates", self.discriminator_updates, remedy)
         check_at_least_one("schedule.generator_updates", self.generator_updates, remedy)
         check_at_least_one("schedule.publish_every", self.publish_every, "1 is every step")
+        if self.num_ranks < 2:
+            rule = "schedule.policy=split needs at least one rank for each of its 2 roles"
+            remedy = "start 2 processes or more with torchrun, or use schedule.policy=alternate"
+            raise ConfigError(f"{rule}, and num_ranks={self.num_ranks}; {remedy}")
         if not 1 <= self.discriminator_ranks < self.num_ranks:
             rule = f"must leave at least one of num_ranks={self.num_ranks} ranks to each of the 2 roles"
-            remedy = "start 2 processes or more with torchrun, or use schedule.policy=alternate"
-            choices = f"give 1 to {self.num_ranks - 1}" if self.num_ranks > 1 else remedy
+            choices = f"give 1 to {self.num_ranks - 1}"
             raise ConfigError(f"schedule.discriminator_ranks={self.discriminator_ranks} {rule}; {choices}")
         self._check_settings()
         super().__post_init__()

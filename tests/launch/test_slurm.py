@@ -55,7 +55,8 @@ def test_preemption_saves_and_queues_the_job_again(folder: Path) -> None:
     try:
         end = time.monotonic() + 30
         while not (folder / "started").exists():
-            assert job.poll() is None and time.monotonic() < end
+            assert job.poll() is None
+            assert time.monotonic() < end
             time.sleep(0.02)
         # To the script alone, as --signal=B:TERM does, and once more at the end of the time limit.
         job.send_signal(signal.SIGTERM)

@@ -87,7 +87,7 @@ def test_no_version_is_below_that_of_new_networks() -> None:
     [
         ({"discriminator_ranks": 0}, "schedule.discriminator_ranks=0 must leave at least one of num_ranks=4 ranks"),
         ({"discriminator_ranks": 4}, "schedule.discriminator_ranks=4 must leave at least one of num_ranks=4 ranks"),
-        ({"num_ranks": 1}, "schedule.discriminator_ranks=2 must leave at least one of num_ranks=1 ranks"),
+        ({"num_ranks": 1}, "schedule.policy=split needs at least one rank for each of its 2 roles, and num_ranks=1"),
         ({"discriminator_updates": 0}, "schedule.discriminator_updates=0 must be at least 1"),
         ({"publish_every": 0}, "schedule.publish_every=0 must be at least 1"),
         ({"delay_steps": -1}, "schedule.delay_steps=-1 must be at least 0"),

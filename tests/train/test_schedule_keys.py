@@ -65,7 +65,7 @@ def test_split_is_built_for_its_processes() -> None:
 
 
 def test_one_process_cannot_split(tiny: Callable[..., RunConfig], tmp_path: Path) -> None:
-    with pytest.raises(ConfigError, match="must leave at least one of num_ranks=1 ranks to each of"):
+    with pytest.raises(ConfigError, match="needs at least one rank for each of its 2 roles, and num_ranks=1"):
         train(tiny("schedule.policy=split", "schedule.force=true", f"run_dir={tmp_path / 'run'}"))
     assert not (tmp_path / "run").exists()
 
