@@ -10,6 +10,7 @@ from pathlib import Path
 from benchmarks.record import RECORDS_DIR, Record, read_records
 from benchmarks.rows import Row
 from benchmarks.text import format_bytes, format_milliseconds, format_ratio, machine_line
+from benchmarks.train_step import VARIANTS
 from fastgan.errors import DataError, FastganError
 from fastgan.train.files import replace_file
 from fastgan.train.log import fail, say
@@ -61,8 +62,18 @@ def _newest(records: Mapping[Path, Record], benchmark: str) -> Iterator[tuple[Pa
 def _steps(records: Mapping[Path, Record]) -> Iterator[str]:
     for path, record, rows in _newest(records, "train_step"):
         for case in dict.fromkeys(row.case for row in rows):
-            yield from _step_table(case, [row for row in rows if row.case == case])
+            yield from _step_table(_with_changes(case), [row for row in rows if row.case == case])
         yield from [*_sources({path: record}), ""]
+
+
+def _with_changes(case: str) -> str:
+    """The case, and what a preset that only the benchmarks know changes of which other one."""
+    name, _, size = case.partition(",")
+    if name not in VARIANTS:
+        return case
+    preset, changes = VARIANTS[name]
+    keys = " ".join(f"`{change}`" for change in changes if not change.startswith("name="))
+    return f"{name} ({preset} with {keys}),{size}"
 
 
 def _step_table(case: str, rows: Sequence[Row]) -> Iterator[str]:

@@ -56,6 +56,12 @@ def test_the_newest_record_that_is_not_quick_counts() -> None:
     assert "quick" not in text
 
 
+def test_a_variant_is_told_by_what_it_changes() -> None:
+    shown = row("train_step", "digits-sn, 32 px, batch 32", "usual", 50, num_items=64, item="images")
+    text = numbers({Path("new.json"): record(shown)})
+    assert "Training steps, digits-sn (digits with `discriminator.spectral_norm=true`), 32 px, batch 32:" in text
+
+
 def test_of_an_op_the_fastest_implementation_is_shown() -> None:
     rows = [
         row("conv2d", "small", "eager", 5.0),
