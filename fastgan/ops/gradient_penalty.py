@@ -35,13 +35,12 @@ def gradient_penalty(gradients: Tensor, *, center: float = 0.0, one_sided: bool 
     if not 0 <= center < float("inf"):
         raise ValueError(f"gradient_penalty: center={center} must be finite and not negative")
     chosen = choose_native("gradient_penalty", impl, gradients)
-    if chosen == "reference" or gradients.numel() == 0:
-        return _reference(gradients, center, one_sided)
-    # The sum does not depend on the order of a sample's numbers.
+    # The sum does not depend on the order of a sample's numbers, and a copy would cost more than the sum.
     rows = _memory_rows(gradients)
-    penalty: Tensor = fused_penalty(
-        gradients.flatten(1).contiguous() if rows is None else rows, center, one_sided, chosen
-    )[0]
+    rows = gradients.flatten(1) if rows is None else rows
+    if chosen == "reference" or gradients.numel() == 0:
+        return _reference(rows, center, one_sided)
+    penalty: Tensor = fused_penalty(rows.contiguous(), center, one_sided, chosen)[0]
     return penalty
 
 
@@ -82,9 +81,9 @@ def interpolate(real: Tensor, fake: Tensor, weights: Tensor, *, impl: str = "aut
     return points
 
 
-def _reference(gradients: Tensor, center: float, one_sided: bool) -> Tensor:
-    """The definition of `gradient_penalty`, in plain PyTorch."""
-    g = gradients.to(torch.promote_types(gradients.dtype, torch.float32)).flatten(1)
+def _reference(rows: Tensor, center: float, one_sided: bool) -> Tensor:
+    """The definition of `gradient_penalty` for rows [N, M], in plain PyTorch."""
+    g = rows.to(torch.promote_types(rows.dtype, torch.float32))
     if center == 0:
         return g.square().sum(dim=1)
     excess = _norms(g) - center
@@ -103,8 +102,9 @@ def _memory_rows(images: Tensor) -> Tensor | None:
     """[N, M], a view of each sample's numbers as they lie in memory; None if they have gaps or another order."""
     if images.is_contiguous():
         return images.flatten(1)
-    if images.dim() == 4 and images.is_contiguous(memory_format=torch.channels_last):
-        return images.permute(0, 2, 3, 1).flatten(1)
+    if images.dim() == 4:
+        channels_last = images.permute(0, 2, 3, 1)
+        return channels_last.flatten(1) if channels_last.is_contiguous() else None
     return None
 
 
