@@ -1,8 +1,9 @@
 """Training steps of the digits preset under each parallel engine: `python -m benchmarks.bench_parallel`.
 
-`single` is one process with all cores or one GPU; the others have a process per GPU, or two that share the cores.
-All of them train on the same batch, and their first losses must agree before they are timed. `bare_ddp` is torch's DDP
-in a loop without fastgan's plans, engines and votes: what those cost is the difference to `ddp`.
+`single` is one process with all cores or one GPU; each of the others is measured with one process, which shows what it
+costs by itself, and with a process per GPU, or two that share the cores. All of them train on the same batch, and their
+first losses must agree before they are timed. `bare_ddp` is torch's DDP in a loop without fastgan's plans, engines and
+votes: what those cost is the difference to `ddp`. DeepSpeed's stage 3 takes its penalties in the mode `dual`.
 """
 
 from __future__ import annotations
@@ -16,25 +17,60 @@ import sys
 import tempfile
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import IO, get_args
+from typing import IO, NamedTuple
 
 import torch
 from torch import Tensor
 
 from benchmarks.harness import Case, Provider
 from benchmarks.op_counts import Counts
-from benchmarks.parallel_worker import BARE_DDP, COMPARED, COUNT, KEPT, MARK, PERIOD, make_step
+from benchmarks.parallel_worker import COMPARED, COUNT, KEPT, MARK, PERIOD, make_step
 from benchmarks.runner import Options, main_of
 from benchmarks.step_providers import steps_per_period
 from benchmarks.text import last_error
 from benchmarks.train_step import load_preset
 from fastgan.dist import ALONE
-from fastgan.train.config_types import EngineKind
 
 ROOT = Path(__file__).resolve().parents[1]
 SINGLE = "single"
-ENGINES = (SINGLE, BARE_DDP, *(engine for engine in get_args(EngineKind) if engine not in {"auto", SINGLE}))
-QUICK_ENGINES = (SINGLE, BARE_DDP, "ddp")
+# Not an engine: torch's DDP in a loop without fastgan's machinery.
+BARE_DDP = "bare_ddp"
+STAGES = range(4)
+
+
+class Way(NamedTuple):
+    """An engine, DeepSpeed's with its stage, and on how many processes it runs."""
+
+    engine: str
+    num_processes: int
+    stage: int | None = None
+
+    @property
+    def name(self) -> str:
+        """As rows call it."""
+        engine = self.engine if self.stage is None else f"{self.engine} stage {self.stage}"
+        return f"{engine}, {self.num_processes} process{'es' if self.num_processes > 1 else ''}"
+
+    @property
+    def arguments(self) -> list[str]:
+        """Of `parallel_worker`."""
+        if self.engine == BARE_DDP:
+            return ["--bare-ddp"]
+        keys = [f"parallel.engine={self.engine}", *([] if self.stage is None else [f"parallel.stage={self.stage}"])]
+        return [*keys, *(["--penalty-mode", "dual"] if self.stage == 3 else [])]
+
+
+def ways(num_processes: int, *, is_quick: bool) -> list[Way]:
+    """What is measured, `single` first."""
+    several = [Way(BARE_DDP, num_processes), Way("ddp", num_processes)]
+    if is_quick:
+        return [Way(SINGLE, 1), *several]
+    sharded = [*(Way("deepspeed", num_processes, stage) for stage in STAGES), Way("fsdp2", num_processes)]
+    several += [Way("flat", num_processes), *sharded]
+    alone = [way._replace(num_processes=1) for way in several] if num_processes > 1 else []
+    return [Way(SINGLE, 1), *alone, *several]
+
+
 # Engines add gradients up in different orders, and the generator's first loss follows a discriminator's update.
 _TOLERANCE = 1e-3
 _END_SECONDS = 10.0
@@ -45,7 +81,6 @@ def cases(options: Options) -> Iterator[Case]:
     config = load_preset("digits", is_quick=options.is_quick)
     gpus = torch.cuda.device_count() if options.device.type == "cuda" else 0
     num_processes = gpus or 2
-    engines = QUICK_ENGINES if options.is_quick else ENGINES
     yield Case(
         benchmark="parallel",
         name=f"{config.name}, batch {config.batch_images}, {num_processes} processes",
@@ -53,7 +88,7 @@ def cases(options: Options) -> Iterator[Case]:
         dtype="fp32",
         make_inputs=lambda seed: (),
         exact=lambda: _losses(make_step(config, ALONE, options.device)()),
-        providers=tuple(_provider(engine, options, num_processes) for engine in engines),
+        providers=tuple(_provider(way, options) for way in ways(num_processes, is_quick=options.is_quick)),
         num_items=steps_per_period(config) * config.batch_images,
         item="images",
         counts_ops=True,
@@ -62,11 +97,10 @@ def cases(options: Options) -> Iterator[Case]:
     )
 
 
-def _provider(engine: str, options: Options, num_processes: int) -> Provider:
-    count = 1 if engine == SINGLE else num_processes
+def _provider(way: Way, options: Options) -> Provider:
     return Provider(
-        f"{engine}, {count} process{'es' if count > 1 else ''}",
-        build=lambda: Engine(engine, options, num_processes=count),
+        way.name,
+        build=lambda: Engine(way, options),
         check=lambda run, inputs: run.first_losses,
         count=lambda run: run.count(),
         kept=lambda run: run.kept_bytes(),
@@ -85,8 +119,8 @@ class Engine:
         RuntimeError: if they do not come up, with the last line that they wrote.
     """
 
-    def __init__(self, engine: str, options: Options, *, num_processes: int) -> None:
-        command = [sys.executable, "-m", "benchmarks.parallel_worker", "--engine", engine]
+    def __init__(self, way: Way, options: Options) -> None:
+        command = [sys.executable, "-m", "benchmarks.parallel_worker", *way.arguments]
         command += ["--device", options.device.type, *(["--quick"] if options.is_quick else [])]
         self._errors: IO[bytes] = tempfile.TemporaryFile()  # noqa: SIM115 - closed by close()
         self._processes = [
@@ -99,7 +133,7 @@ class Engine:
                 stderr=self._errors,
                 text=True,
             )
-            for rank, environment in enumerate(environments(num_processes))
+            for rank, environment in enumerate(environments(way))
         ]
         try:
             self.first_losses = _losses(self._answer())
@@ -156,18 +190,18 @@ class Engine:
         self._errors.close()
 
 
-def environments(num_processes: int) -> list[dict[str, str]]:
+def environments(way: Way) -> list[dict[str, str]]:
     """What a launcher sets; the cores are shared out, so that no engine has more of them than another."""
-    if num_processes == 1 and not torch.cuda.is_available():
+    if way.engine == SINGLE and not torch.cuda.is_available():
         return [dict(os.environ)]
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
-    threads = str(max(1, torch.get_num_threads() // num_processes))
-    shared = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port), "WORLD_SIZE": str(num_processes)}
+    threads = str(max(1, torch.get_num_threads() // way.num_processes))
+    shared = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port), "WORLD_SIZE": str(way.num_processes)}
     return [
         {**os.environ, **shared, "RANK": str(rank), "LOCAL_RANK": str(rank), "OMP_NUM_THREADS": threads}
-        for rank in range(num_processes)
+        for rank in range(way.num_processes)
     ]
 
 

@@ -31,13 +31,12 @@ from fastgan.train.precision import choose_device
 from fastgan.train.step_choice import step_class
 
 PERIOD, COUNT, KEPT, END = "period", "count", "kept", "end"
-# Not an engine: torch's DDP in a loop without fastgan's machinery.
-BARE_DDP = "bare_ddp"
 # What the first step says of itself must be the same under every engine.
 COMPARED = ("loss_discriminator", "loss_generator")
 # Before every answer: libraries write to the same stream.
 MARK = "@@ "
-_TIMEOUT_SECONDS = 120.0
+# Its ranks wait for the next command while all others are started.
+_TIMEOUT_SECONDS = 900.0
 
 
 def serve(config: RunConfig, step: Callable[[], dict[str, float]], *, world: World, device: torch.device) -> None:
@@ -133,18 +132,20 @@ def _answer(world: World, facts: dict[str, float] | dict[str, int]) -> None:
 def main() -> int:
     """Command line; the exit code."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks.parallel_worker", description=__doc__)
-    parser.add_argument("--engine", required=True)
+    parser.add_argument("overrides", nargs="*", metavar="KEY=VALUE", help="what differs from the preset digits")
+    parser.add_argument("--penalty-mode", default="double", help="of all penalties (double)")
+    parser.add_argument("--bare-ddp", action="store_true", help="torch's DDP without fastgan's machinery")
     parser.add_argument("--device", default="auto")
     parser.add_argument("--quick", action="store_true")
     arguments = parser.parse_args()
     try:
-        is_bare = arguments.engine == BARE_DDP
-        engine = "ddp" if is_bare else arguments.engine
-        config = load_preset("digits", is_quick=arguments.quick, overrides=[f"parallel.engine={engine}"])
+        config = load_preset("digits", is_quick=arguments.quick, overrides=arguments.overrides)
+        penalties = tuple(penalty.model_copy(update={"mode": arguments.penalty_mode}) for penalty in config.penalties)
+        config = config.model_copy(update={"penalties": penalties})
         world = world_from_environment()
         device = choose_device(arguments.device, world)
         with process_group(world, device=device, timeout_seconds=_TIMEOUT_SECONDS):
-            make = make_bare_step if is_bare else make_step
+            make = make_bare_step if arguments.bare_ddp else make_step
             serve(config, make(config, world, device), world=world, device=device)
     except FastganError as error:
         fail(str(error))

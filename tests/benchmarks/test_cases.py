@@ -98,8 +98,12 @@ def test_a_step_row_says_what_the_step_asks_of_torch() -> None:
 
 
 def test_the_engines_of_the_configuration_are_measured_and_communication_is_counted() -> None:
-    assert bench_parallel.ENGINES[0] == "single"
-    assert {*bench_parallel.ENGINES, "auto"} == {*get_args(EngineKind), "bare_ddp"}
+    ways = bench_parallel.ways(2, is_quick=False)
+    assert ways[0] == bench_parallel.Way("single", 1)
+    assert {"auto", *(way.engine for way in ways)} == {*get_args(EngineKind), "bare_ddp"}
+    assert {way.stage for way in ways if way.engine == "deepspeed"} == {0, 1, 2, 3}
+    assert {way.num_processes for way in ways[1:]} == {1, 2}
+    assert len({way.name for way in ways}) == len(ways)
     (case,) = bench_parallel.cases(QUICK)
     single, bare, ddp = measure_case(case, ONCE)
     assert (single.num_collectives, single.num_bytes_sent) == (0, 0)
@@ -127,7 +131,7 @@ def test_living_tensors_are_counted_once_with_their_gradients() -> None:
 
 def test_processes_that_do_not_come_up_say_why() -> None:
     with pytest.raises(RuntimeError, match=r"^command line: parallel\.engine=dpd .*did you mean 'ddp'"):
-        bench_parallel.Engine("dpd", QUICK, num_processes=1)
+        bench_parallel.Engine(bench_parallel.Way("dpd", 1), QUICK)
 
 
 def test_long_periods_are_refused() -> None:
