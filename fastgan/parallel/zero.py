@@ -21,6 +21,7 @@ from fastgan.errors import ConfigError
 from fastgan.parallel.engine import MakeOptimizer, Output
 from fastgan.parallel.optimizer_state import load_optimizer_state, optimizer_state
 from fastgan.parallel.pieces import Part, named_tensors, replicated
+from fastgan.parallel.zero_config import fitted
 from fastgan.parallel.zero_state import load_sharded_state, sharded_network, sharded_state
 
 INSTALL_DEEPSPEED = "pip install 'fastgan[deepspeed]'"
@@ -57,8 +58,9 @@ class ZeroEngine:
         # ZeRO flattens parameters, which must be contiguous for that.
         objective.to(memory_format=torch.contiguous_format)  # type: ignore[call-overload]
         _make_group(deepspeed.utils.groups, timeout_seconds=timeout_seconds)
+        config = fitted(settings, num_parameters=sum(parameter.numel() for parameter in objective.parameters()))
         self._engine, self._optimizer, _, _ = deepspeed.initialize(
-            model=objective, optimizer=make_optimizer(objective), config=dict(settings), dist_init_required=False
+            model=objective, optimizer=make_optimizer(objective), config=config, dist_init_required=False
         )
 
     def __call__(self, *args: Any, is_last: bool = True, **kwargs: Any) -> Output:

@@ -41,6 +41,8 @@ _WORDS = {
     int: "a whole number that is not negative",
 }
 _DATA_TYPES = ("fp32", "bf16", "fp16")
+# Numbers in a buffer in which gradients are reduced, the most that is taken unasked.
+_LARGEST_BUCKET = 50_000_000
 # Keys that change the numbers: allowed, and said.
 _WARNED = {
     "gradient_clipping": "gradients are clipped, which other engines do not do",
@@ -88,6 +90,15 @@ def deepspeed_settings(stage: int, user: Mapping[str, Any], *, on_warning: Calla
         "steps_per_print": None,
     }
     return {**ours, **extra, "zero_optimization": {**zero, "stage": stage}}
+
+
+def fitted(settings: Mapping[str, Any], *, num_parameters: int) -> dict[str, Any]:
+    """`settings` with buffers that the gradients of so many parameters fill, where the user's JSON names no size.
+
+    DeepSpeed's own default is 500 million numbers, 2 GB for each of two networks however small they are.
+    """
+    size = max(1, min(_LARGEST_BUCKET, num_parameters))
+    return {**settings, "zero_optimization": {"reduce_bucket_size": size, **settings["zero_optimization"]}}
 
 
 def _checked(user: Mapping[str, Any], *, on_warning: Callable[[str], None]) -> dict[str, Any]:

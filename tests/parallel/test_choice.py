@@ -8,7 +8,7 @@ import pytest
 from fastgan.dist import ALONE, World, world_from_environment
 from fastgan.errors import ConfigError
 from fastgan.parallel import Demands, EngineChoice, check_stages, choose_engine
-from fastgan.parallel.zero_config import deepspeed_settings
+from fastgan.parallel.zero_config import deepspeed_settings, fitted
 from fastgan.train.build_engines import choose_engines
 from fastgan.train.config import load_config
 
@@ -120,6 +120,14 @@ def test_deepspeed_clips_only_when_asked_and_then_says_so() -> None:
     ]
     deepspeed_settings(2, {"communication_data_type": "bf16"}, on_warning=warnings.append)
     assert warnings[1].startswith("parallel.deepspeed_config: communication_data_type=bf16: gradients are rounded")
+
+
+@pytest.mark.parametrize(("num_parameters", "size"), [(300_000, 300_000), (90_000_000, 50_000_000), (0, 1)])
+def test_deepspeeds_buffers_fit_the_network_unless_they_are_given(num_parameters: int, size: int) -> None:
+    mine = {"reduce_bucket_size": 7, "overlap_comm": True}
+    for user, expected in (({}, {"reduce_bucket_size": size}), ({"zero_optimization": mine}, mine)):
+        settings = deepspeed_settings(2, user, on_warning=print)
+        assert fitted(settings, num_parameters=num_parameters)["zero_optimization"] == {**expected, "stage": 2}
 
 
 def test_the_world_is_what_the_launcher_says() -> None:

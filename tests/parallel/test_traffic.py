@@ -40,10 +40,11 @@ def micro_batch(engine: Engine, *, is_last: bool) -> None:
     engine.backward(output.loss, weight=Fraction(1, 2 * NUM_MICRO_BATCHES), is_last=is_last)
 
 
-def measured(choice: EngineChoice) -> tuple[list[bool], float, float]:
+def measured(choice: EngineChoice) -> tuple[list[bool], float, float, float]:
     """Whether each micro-batch of the third update communicates, and what this rank keeps, in multiples of all weights.
 
-    Kept: between two updates; and what is added to that just before an optimizer step.
+    Kept: between two updates; and what is added to that just before an optimizer step. Last, the most that one
+    micro-batch allocates.
     """
     gc.collect()
     before = living_tensor_bytes()
@@ -64,6 +65,7 @@ def measured(choice: EngineChoice) -> tuple[list[bool], float, float]:
         [count.num_collectives > 0 for count in counts],
         (between - before) / NUM_BYTES,
         (within - between) / NUM_BYTES,
+        max(count.num_bytes_allocated for count in counts) / NUM_BYTES,
     )
 
 
@@ -78,8 +80,8 @@ EXPECTED = {
     EngineChoice("deepspeed", 1): ([0, 0, 1], 2.5, 0.5),
     # Nobody has room for a whole gradient: every micro-batch sends.
     EngineChoice("deepspeed", 2): ([1, 1, 1], 2.5, 0.5),
-    # The weights travel, too. Two copies of their shards, one of the gradient's that stays, and a buffer of fixed size.
-    EngineChoice("deepspeed", 3): ([1, 1, 1], 2.5 + 100_000 / NUM_WEIGHTS, 0),
+    # The weights travel, too. Two copies of their shards, one of the gradient's, and a buffer for a whole one.
+    EngineChoice("deepspeed", 3): ([1, 1, 1], 3.5, 0),
     # The weights travel once and are whole from the first micro-batch to the gradient's norm.
     EngineChoice("fsdp2"): ([1, 0, 1], 1.5, 0.5),
 }
@@ -90,4 +92,6 @@ def test_who_sends_when_and_keeps_what(two_ranks: Ranks, choice: EngineChoice) -
     communicates, kept, gradients = EXPECTED[choice]
     for found in two_ranks.run(measured, choice):
         assert found[0] == communicates
-        assert found[1:] == pytest.approx((kept, gradients), abs=0.05)
+        assert found[1:3] == pytest.approx((kept, gradients), abs=0.05)
+        # DeepSpeed's own buckets are 2 GB each, however small the network.
+        assert found[3] < 4

@@ -150,15 +150,8 @@ def build(case: Case, checkpoint: Checkpoint | None = None) -> TrainState:
 
 
 def engine(choice: EngineChoice, objective: nn.Module, *, case: Case) -> Engine:
-    # DeepSpeed's own buckets are 2 GB each, and it would keep weights as few as these whole.
-    small = {
-        "zero_optimization": {
-            "reduce_bucket_size": 100_000,
-            "allgather_bucket_size": 100_000,
-            "stage3_param_persistence_threshold": 0,
-            "stage3_max_live_parameters": 0,
-        }
-    }
+    # DeepSpeed would keep weights as few as these whole.
+    small = {"zero_optimization": {"stage3_param_persistence_threshold": 0, "stage3_max_live_parameters": 0}}
     settings = deepspeed_settings(choice.stage, small, on_warning=print) if choice.kind == "deepspeed" else None
     return make_engine(
         choice,
