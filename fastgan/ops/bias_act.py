@@ -13,6 +13,7 @@ from fastgan.kernels.spec import LEAKY_RELU_SLOPE, Activation
 from fastgan.ops.bias_act_grad import bias_act_grad_op
 from fastgan.ops.choice import choose
 from fastgan.ops.contract import check_epilogue, check_images, shape
+from fastgan.ops.eager import register
 from fastgan.ops.shape_class import elementwise_case
 from fastgan.ops.weight_gradients import weight_gradients_are_wanted
 
@@ -106,12 +107,10 @@ def bias_act_op(  # noqa: PLR0917 - the arguments of the custom op, in its order
     backend: str,
 ) -> Tensor:
     """The custom op fastgan::bias_act; `scale` [N, C] multiplies x first."""
-    result: Tensor = torch.ops.fastgan.bias_act(x, scale, bias, noise, *activation, backend)
-    return result
+    return _op(x, scale, bias, noise, *activation, backend)
 
 
-@torch.library.custom_op("fastgan::bias_act", mutates_args=())
-def _bias_act(  # noqa: PLR0917
+def _run(  # noqa: PLR0917
     x: Tensor,
     scale: Tensor | None,
     bias: Tensor | None,
@@ -130,8 +129,7 @@ def _bias_act(  # noqa: PLR0917
     return kernel(x, scale, bias, noise, Activation(activation, gain, clamp))
 
 
-@_bias_act.register_fake
-def _(x: Tensor, *_: object) -> Tensor:
+def _fake(x: Tensor, *_: object) -> Tensor:
     return torch.empty_like(x)
 
 
@@ -157,4 +155,4 @@ def _backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
     return by_x, by_scale, by_bias, by_noise, None, None, None, None
 
 
-_bias_act.register_autograd(_backward, setup_context=_setup_context)
+_op = register("bias_act", _run, num_tensors=4, fake=_fake, setup_context=_setup_context, backward=_backward)

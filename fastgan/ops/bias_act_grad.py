@@ -11,6 +11,7 @@ from torch import Tensor
 from fastgan.kernels.spec import LEAKY_RELU_SLOPE, Activation, saved_clamp
 from fastgan.ops.choice import choose
 from fastgan.ops.contract import check_activation, check_device, check_images, shape
+from fastgan.ops.eager import register
 from fastgan.ops.shape_class import elementwise_case
 
 
@@ -42,14 +43,13 @@ def bias_act_grad(
     check_device("bias_act_grad", "saved", saved, grad, like_name="grad")
     spec = Activation(activation, gain, clamp)
     check_activation("bias_act_grad", spec)
-    chosen = choose(elementwise_case("bias_act_grad", grad, spec), impl, lambda name: _run(grad, saved, spec, name))
-    return _run(grad, saved, spec, chosen)
 
+    def run(impl: str) -> Tensor:
+        if impl == "reference":
+            return bias_act_grad_reference(grad, saved, spec)
+        return bias_act_grad_op(grad, saved, spec, impl)
 
-def _run(grad: Tensor, saved: Tensor, activation: Activation, impl: str) -> Tensor:
-    if impl == "reference":
-        return bias_act_grad_reference(grad, saved, activation)
-    return bias_act_grad_op(grad, saved, activation, impl)
+    return run(choose(elementwise_case("bias_act_grad", grad, spec), impl, run))
 
 
 def bias_act_grad_reference(grad: Tensor, saved: Tensor, activation: Activation) -> Tensor:
@@ -99,12 +99,10 @@ def _is_clamped(ref: Tensor, dtype: torch.dtype, activation: Activation) -> Tens
 
 def bias_act_grad_op(grad: Tensor, saved: Tensor, activation: Activation, backend: str) -> Tensor:
     """The custom op fastgan::bias_act_grad."""
-    result: Tensor = torch.ops.fastgan.bias_act_grad(grad, saved, *activation, backend)
-    return result
+    return _op(grad, saved, *activation, backend)
 
 
-@torch.library.custom_op("fastgan::bias_act_grad", mutates_args=())
-def _bias_act_grad(  # noqa: PLR0917
+def _run(  # noqa: PLR0917
     grad: Tensor, saved: Tensor, activation: str, gain: float, clamp: float | None, backend: str
 ) -> Tensor:
     spec = Activation(activation, gain, clamp)
@@ -115,8 +113,7 @@ def _bias_act_grad(  # noqa: PLR0917
     return kernel(grad, saved, spec)
 
 
-@_bias_act_grad.register_fake
-def _(grad: Tensor, *_: object) -> Tensor:
+def _fake(grad: Tensor, *_: object) -> Tensor:
     return torch.empty_like(grad)
 
 
@@ -137,4 +134,4 @@ def _backward(ctx: Any, cotangent: Tensor) -> tuple[Tensor | None, ...]:
     return by_grad, by_saved, None, None, None, None
 
 
-_bias_act_grad.register_autograd(_backward, setup_context=_setup_context)
+_op = register("bias_act_grad", _run, num_tensors=2, fake=_fake, setup_context=_setup_context, backward=_backward)

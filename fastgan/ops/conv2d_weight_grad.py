@@ -12,6 +12,7 @@ from torch import Tensor
 from fastgan.kernels.spec import Geometry
 from fastgan.ops.choice import choose
 from fastgan.ops.contract import Size2, check_weight_grad, pair, whole
+from fastgan.ops.eager import register
 from fastgan.ops.shape_class import weight_grad_case
 
 
@@ -69,32 +70,30 @@ def _reference(  # noqa: PLR0917
 
 def as_channels_last(x: Tensor) -> Tensor:
     """`x` with exactly the strides that a new channels_last tensor of its shape has."""
-    strides = torch.empty(x.shape, device="meta", memory_format=torch.channels_last).stride()
+    _, channels, height, width = x.shape
+    strides = (channels * height * width, 1, channels * width, channels)
     return x if x.stride() == strides else torch.empty_like(x, memory_format=torch.channels_last).copy_(x)
 
 
 def conv2d_weight_grad_op(x: Tensor, grad: Tensor, kernel: tuple[int, int], geometry: Geometry, backend: str) -> Tensor:
     """The custom op fastgan::conv2d_weight_grad: [O, C / G, K, K] in channels_last."""
     stride, padding, _, groups = geometry
-    result: Tensor = torch.ops.fastgan.conv2d_weight_grad(x, grad, kernel, stride, padding, groups, backend)
-    return result
+    return _op(x, grad, kernel, stride, padding, groups, backend)
 
 
-@torch.library.custom_op("fastgan::conv2d_weight_grad", mutates_args=())
-def _conv2d_weight_grad(  # noqa: PLR0917
+def _run(  # noqa: PLR0917
     x: Tensor, grad: Tensor, kernel: Sequence[int], stride: int, padding: Sequence[int], groups: int, backend: str
 ) -> Tensor:
     pad, taps = (padding[0], padding[1]), (kernel[0], kernel[1])
     if backend == "triton":
-        from fastgan.kernels.conv2d_weight_grad import conv2d_weight_grad as run
+        from fastgan.kernels.conv2d_weight_grad import conv2d_weight_grad as kernel_of_op
 
-        return as_channels_last(run(x, grad, taps, Geometry(stride, pad, groups=groups)))
+        return as_channels_last(kernel_of_op(x, grad, taps, Geometry(stride, pad, groups=groups)))
     size = (grad.shape[1], x.shape[1] // groups, *taps)
     return as_channels_last(_reference(x, size, grad, stride, pad, 1, groups))
 
 
-@_conv2d_weight_grad.register_fake
-def _(  # noqa: PLR0917
+def _fake(  # noqa: PLR0917
     x: Tensor, grad: Tensor, kernel: Sequence[int], stride: int, padding: Sequence[int], groups: int, backend: str
 ) -> Tensor:
     size = (grad.shape[1], x.shape[1] // groups, *kernel)
@@ -122,4 +121,4 @@ def _backward(ctx: Any, cotangent: Tensor) -> tuple[Tensor | None, ...]:
     return by_x, by_grad, None, None, None, None, None
 
 
-_conv2d_weight_grad.register_autograd(_backward, setup_context=_setup_context)
+_op = register("conv2d_weight_grad", _run, num_tensors=2, fake=_fake, setup_context=_setup_context, backward=_backward)

@@ -10,7 +10,7 @@ convolution's in one kernel: the input gradient of a layer, which a gradient pen
 Shape legend: N batch, C input channels, O output channels, H W pixels, K kernel size, G groups.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, Literal, NamedTuple
 
 import torch
@@ -21,6 +21,7 @@ from fastgan.kernels.spec import Activation, Geometry
 from fastgan.ops.bias_act import bias_act_reference, epilogue_gradients
 from fastgan.ops.bias_act_grad import bias_act_grad_op, bias_act_grad_reference, slope_derivative
 from fastgan.ops.conv2d_weight_grad import as_channels_last, conv2d_weight_grad_op
+from fastgan.ops.eager import register
 from fastgan.ops.weight_gradients import weight_gradients_are_wanted
 
 Linear = Literal["conv2d", "conv_transpose2d"]
@@ -62,11 +63,8 @@ class Settings(NamedTuple):
 
 def convolution_op(linear: Linear, operands: Operands, settings: Settings) -> Tensor:
     """The custom op of that name; its result is in channels_last."""
-    op = torch.ops.fastgan.conv2d if linear == "conv2d" else torch.ops.fastgan.conv_transpose2d
-    result: Tensor = op(
-        *operands, *settings.geometry, *settings.activation, *settings.gate_activation, settings.backend
-    )
-    return result
+    op = _OPS[linear]
+    return op(*operands, *settings.geometry, *settings.activation, *settings.gate_activation, settings.backend)
 
 
 def _settings(values: Sequence[Any]) -> Settings:
@@ -202,7 +200,7 @@ def _weight_gradient(linear: Linear, operands: Operands, dc: Tensor, settings: S
     return conv2d_weight_grad_op(large, small, kernel, geometry, settings.backend)
 
 
-def _register(linear: Linear) -> None:
+def _op(linear: Linear) -> Callable[..., Tensor]:
     def run(*arguments: Any) -> Tensor:
         settings = _settings(arguments[6:])
         return as_channels_last(_BACKENDS[settings.backend](linear, Operands(*arguments[:6]), settings))
@@ -215,10 +213,9 @@ def _register(linear: Linear) -> None:
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
         return (*_gradients(linear, ctx, grad), *[None] * 11)
 
-    op = torch.library.custom_op(f"fastgan::{linear}", run, mutates_args=(), schema=_SCHEMA)
-    op.register_fake(fake)
-    op.register_autograd(backward, setup_context=_setup_context)
+    return register(
+        linear, run, num_tensors=6, fake=fake, setup_context=_setup_context, backward=backward, schema=_SCHEMA
+    )
 
 
-_register("conv2d")
-_register("conv_transpose2d")
+_OPS: dict[Linear, Callable[..., Tensor]] = {"conv2d": _op("conv2d"), "conv_transpose2d": _op("conv_transpose2d")}

@@ -3,6 +3,7 @@
 Shape legend: N batch, C input channels, O output channels, H W pixels, K kernel size, G groups.
 """
 
+from collections.abc import Hashable
 from typing import NamedTuple
 
 import torch
@@ -12,9 +13,10 @@ from torch import Tensor
 from fastgan.kernels.spec import Activation, Geometry
 from fastgan.ops import contract
 from fastgan.ops.bias_act import bias_act_reference
-from fastgan.ops.choice import choose
+from fastgan.ops.choice import Case, choose
 from fastgan.ops.contract import Size2, pair
 from fastgan.ops.convolution import Linear, Operands, Settings, convolution_op
+from fastgan.ops.eager import PLAIN, is_listened_to
 from fastgan.ops.shape_class import convolution_case
 
 
@@ -37,6 +39,18 @@ class Epilogue(NamedTuple):
     activation: Activation
 
 
+class Facts(NamedTuple):
+    """What depends on the signature of a call alone, as `Case` has it."""
+
+    limit: str | None
+    shape_class: str
+
+
+# Of calls that passed the checks. The checks take longer than PyTorch takes to start a convolution.
+_facts: dict[Hashable, Facts] = {}
+_MAX_SIGNATURES = 4096
+
+
 def fused_convolution(
     linear: Linear, x: Tensor, weight: Tensor, *, sizes: Sizes, epilogue: Epilogue, impl: str
 ) -> Tensor:
@@ -47,26 +61,61 @@ def fused_convolution(
     """
     contract.check_tensor(linear, "x", x)
     contract.check_tensor(linear, "weight", weight)
-    x, weight, sizes = as_autocast(x), as_autocast(weight), Sizes(*[contract.whole(size) for size in sizes])
-    _check(linear, x, weight, sizes, epilogue)
+    x, weight = as_autocast(x), as_autocast(weight)
+    signature = _signature(linear, x, weight, sizes, epilogue)
+    facts = None if signature is None else _facts.get(signature)
+    if facts is None:
+        sizes = Sizes(*[contract.whole(size) for size in sizes])
+        _check(linear, x, weight, sizes, epilogue)
+        stride, padding, dilation, groups = sizes[:4]
+        case = convolution_case(
+            linear,
+            x,
+            weight,
+            stride=stride,
+            padding=padding,
+            dilation=dilation,
+            groups=groups,
+            activation=epilogue.activation,
+        )
+        _remember(signature, case)
+    else:
+        case = Case(linear, (x, weight), limit=lambda: facts.limit, shape_class=lambda: facts.shape_class)
 
     def run(impl: str) -> Tensor:
         if impl == "reference":
             return _reference(linear, x, weight, sizes, epilogue)
         return _by_op(linear, x, weight, sizes, epilogue=epilogue, impl=impl)
 
-    stride, padding, dilation, groups = sizes[:4]
-    case = convolution_case(
-        linear,
-        x,
-        weight,
-        stride=stride,
-        padding=padding,
-        dilation=dilation,
-        groups=groups,
-        activation=epilogue.activation,
-    )
     return run(choose(case, impl, run))
+
+
+def _remember(signature: Hashable | None, case: Case) -> None:
+    if signature is None:
+        return
+    if len(_facts) >= _MAX_SIGNATURES:
+        _facts.clear()
+    _facts[signature] = Facts(case.limit(), case.shape_class())
+
+
+def _signature(linear: Linear, x: Tensor, weight: Tensor, sizes: Sizes, epilogue: Epilogue) -> Hashable | None:
+    """All that the checks and the choice read of a call; None where some of it is not plain numbers."""
+    bias, scale, noise, activation = epilogue
+    tensors = (x, weight, bias, scale, noise)
+    if is_listened_to() or any(type(tensor) not in PLAIN for tensor in tensors if tensor is not None):
+        return None
+    # 1, 1.0 and True are equal, and only the first is a size.
+    if x.dim() != 4 or not all(_is_plain(size) for size in sizes):
+        return None
+    name, gain, clamp = activation
+    if type(name) is not str or type(gain) not in (int, float) or type(clamp) not in (int, float, type(None)):
+        return None
+    kinds = [None if tensor is None else (tensor.shape, tensor.dtype, tensor.device) for tensor in tensors]
+    return linear, *kinds, x.stride(1) == 1, sizes, activation
+
+
+def _is_plain(size: object) -> bool:
+    return type(size) in (int, str) or (type(size) is tuple and all(type(number) is int for number in size))
 
 
 def as_autocast(x: Tensor) -> Tensor:

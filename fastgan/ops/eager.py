@@ -1,0 +1,71 @@
+"""Custom ops without the dispatcher's layers, where nobody listens there.
+
+torch.library leads a call of an op written in Python through several layers of Python, which take longer than a GPU
+takes for a small kernel (`benchmarks/LOG.md` has the times). Eager code needs none of them: the same formulas run as an
+autograd function. Whatever looks at ops (torch.compile, dispatch modes, tensor subclasses, transforms) gets the op.
+"""
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from fastgan.ops.native_choice import transform_limit
+
+# Subclasses may stand for something else than numbers in memory.
+PLAIN = (Tensor, nn.Parameter)
+
+
+def register(
+    name: str,
+    run: Callable[..., Tensor],
+    *,
+    num_tensors: int,
+    fake: Callable[..., Tensor],
+    setup_context: Callable[[Any, tuple[Any, ...], Tensor], None],
+    backward: Callable[[Any, Tensor], tuple[Tensor | None, ...]],
+    schema: str | None = None,
+) -> Callable[..., Tensor]:
+    """Registers the custom op fastgan::NAME and returns a function of its arguments, all of them positional.
+
+    Args:
+        run: computes the op; its result shares no memory with an argument.
+        num_tensors: how many arguments are tensors, or None; they come first.
+        fake, setup_context, backward, schema: as torch.library takes them.
+    """
+    op = torch.library.custom_op(f"fastgan::{name}", run, mutates_args=(), schema=schema)
+    op.register_fake(fake)
+    op.register_autograd(backward, setup_context=setup_context)
+    by_dispatcher = getattr(torch.ops.fastgan, name)
+    function = _as_function(name, run, setup_context, backward)
+
+    def call(*arguments: Any) -> Tensor:
+        tensors = arguments[:num_tensors]
+        result: Tensor
+        if is_listened_to() or any(type(x) not in PLAIN for x in tensors if x is not None):
+            result = by_dispatcher(*arguments)
+        elif torch.is_grad_enabled() and any(x.requires_grad for x in tensors if x is not None):
+            result = function.apply(*arguments)
+        else:
+            result = run(*arguments)
+        return result
+
+    return call
+
+
+def _as_function(name: str, run: Callable[..., Tensor], setup_context: Any, backward: Any) -> Any:
+    """The op's formulas as an autograd function, which profilers show by the op's name."""
+
+    def forward(ctx: Any, *arguments: Any) -> Tensor:
+        output = run(*arguments)
+        setup_context(ctx, arguments, output)
+        return output
+
+    methods = {"forward": staticmethod(forward), "backward": staticmethod(backward)}
+    return type(f"fastgan::{name}", (torch.autograd.Function,), methods)
+
+
+def is_listened_to() -> bool:
+    """Whether something wants to see the ops that are called."""
+    return torch.compiler.is_compiling() or torch._C._len_torch_dispatch_stack() > 0 or transform_limit() is not None
