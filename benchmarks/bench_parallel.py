@@ -133,7 +133,7 @@ class Engine:
                 stderr=self._errors,
                 text=True,
             )
-            for rank, environment in enumerate(environments(way))
+            for rank, environment in enumerate(environments(way.num_processes, is_launched=way.engine != SINGLE))
         ]
         try:
             self.first_losses = _losses(self._answer())
@@ -190,18 +190,22 @@ class Engine:
         self._errors.close()
 
 
-def environments(way: Way) -> list[dict[str, str]]:
-    """What a launcher sets; the cores are shared out, so that no engine has more of them than another."""
-    if way.engine == SINGLE and not torch.cuda.is_available():
+def environments(num_processes: int, *, is_launched: bool) -> list[dict[str, str]]:
+    """What a launcher sets; the cores are shared out, so that no engine has more of them than another.
+
+    Args:
+        is_launched: whether a process on CPU is told of a world, even if it is alone in it.
+    """
+    if not is_launched and not torch.cuda.is_available():
         return [dict(os.environ)]
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
-    threads = str(max(1, torch.get_num_threads() // way.num_processes))
-    shared = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port), "WORLD_SIZE": str(way.num_processes)}
+    threads = str(max(1, torch.get_num_threads() // num_processes))
+    shared = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port), "WORLD_SIZE": str(num_processes)}
     return [
         {**os.environ, **shared, "RANK": str(rank), "LOCAL_RANK": str(rank), "OMP_NUM_THREADS": threads}
-        for rank in range(way.num_processes)
+        for rank in range(num_processes)
     ]
 
 

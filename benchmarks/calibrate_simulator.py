@@ -111,7 +111,7 @@ def _run_ranks(num_ranks: int, *, is_quick: bool) -> dict[str, float]:
     command += ["--quick"] if is_quick else []
     processes = [
         subprocess.Popen(command, cwd=ROOT, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
-        for environment in environments(num_ranks)
+        for environment in environments(num_ranks, is_launched=num_ranks > 1)
     ]
     # A rank that fails ends the others, which wait for it no longer than a timeout.
     said = [process.communicate() for process in processes]
