@@ -26,6 +26,7 @@ class SingleEngine:
     def __init__(self, objective: nn.Module, *, optimizer: torch.optim.Optimizer) -> None:
         self.objective = objective
         self.optimizer = optimizer
+        self._parameters = list(objective.parameters())
 
     def __call__(self, *args: Any, is_last: bool = True, **kwargs: Any) -> Output:
         """The objective's forward pass for one micro-batch."""
@@ -37,7 +38,7 @@ class SingleEngine:
         """Adds the gradient of `weight * loss`; `is_last` changes nothing, since nothing is communicated."""
         del is_last
         # Named, so that none is formed for the images, which require grad where a penalty is due: nobody would read it.
-        trained = [parameter for parameter in self.objective.parameters() if parameter.requires_grad]
+        trained = [parameter for parameter in self._parameters if parameter.requires_grad]
         (loss if weight == 1 else loss * float(weight)).backward(inputs=trained)  # type: ignore[no-untyped-call]
 
     def step(self) -> None:
@@ -51,7 +52,7 @@ class SingleEngine:
 
     def gradient_norm(self) -> Tensor:
         """Scalar float32: the 2-norm of the accumulated gradient."""
-        gradients = [p.grad for p in self.objective.parameters() if p.grad is not None]
+        gradients = [p.grad for p in self._parameters if p.grad is not None]
         return nn.utils.get_total_norm(gradients).float()
 
     def gathered(self) -> AbstractContextManager[None]:

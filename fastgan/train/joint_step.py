@@ -18,7 +18,6 @@ class JointStep(TrainStep):
         """Makes both updates of the plan, or the one that there is before the other network's start."""
         if not plan.whole.is_joint:
             return super().run(plan)
-        self._batches.clear()
         state, update = self.state, plan.updates[0]
         engine, maker = state.discriminator_engine, state.generator_engine
         self._begin(plan)
@@ -33,7 +32,7 @@ class JointStep(TrainStep):
                     inputs.labels,
                     is_last=is_last,
                     penalties={penalty.kind: penalty.weight for penalty in update.penalties},
-                    interpolation=self._interpolation(micro),
+                    interpolation=self._interpolation(micro, update.penalties),
                     noise=partial(self._noise, micro, inputs.real.shape),
                     for_generator=True,
                 )

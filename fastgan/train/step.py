@@ -3,7 +3,7 @@
 Shape legend: N samples of a micro-batch, Z latent size, C channels, H W pixels.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from functools import cache, partial
 from typing import NamedTuple, Protocol
@@ -15,9 +15,9 @@ from fastgan import rng
 from fastgan.data import Batch, Loader
 from fastgan.dist import ALONE
 from fastgan.nn import SpectrallyNormalized
-from fastgan.objectives import MakeImages
+from fastgan.objectives import PENALTIES, MakeImages
 from fastgan.parallel import Engine
-from fastgan.schedule import MicroBatch, Network, Plan, Update
+from fastgan.schedule import DuePenalty, MicroBatch, Network, Plan, Update
 from fastgan.train.agreement import Agreement
 from fastgan.train.config import FIRST_DISCRIMINATOR, EmaConfig
 from fastgan.train.ema import ema_decay, update_ema
@@ -111,6 +111,8 @@ class TrainStep:
         self._pending: Pending | None = None
         # Real samples of the latest discriminator update, which the generator's update may need once more.
         self._batches: dict[tuple[int, int], Batch] = {}
+        # Latents of this step, which both updates read where they share the fakes.
+        self._drawn: dict[tuple[int, int], Tensor] = {}
 
     def run(self, plan: Plan) -> Statistics:
         """Makes the plan's updates in order. The caller advances `state.schedule`.
@@ -123,7 +125,6 @@ class TrainStep:
         assert not plan.whole.is_joint, "JointStep makes joint steps; `step_class` chooses"
         self._begin(plan)
         statistics = Statistics()
-        self._batches.clear()
         # A generator forward whose images serve both networks; only kept from one update to the next.
         shared: Tensor | None = None
         for update in plan.updates:
@@ -138,6 +139,8 @@ class TrainStep:
 
     def _begin(self, plan: Plan) -> None:
         """What comes before the updates."""
+        self._batches.clear()
+        self._drawn.clear()
         self.agreement.begin_step(plan)
 
     def meet(self, statistics: Statistics) -> None:
@@ -189,7 +192,7 @@ class TrainStep:
                 inputs.labels,
                 is_last=is_last,
                 penalties={penalty.kind: penalty.weight for penalty in penalties},
-                interpolation=self._interpolation(micro),
+                interpolation=self._interpolation(micro, penalties),
                 noise=partial(self._noise, micro, inputs.real.shape),
             )
         with self.trace.span(f"discriminator{suffix}: backward"):
@@ -295,8 +298,10 @@ class TrainStep:
         return self._inputs(micro) if self.generator_reads_batch else LatentsAlone(self._latents(micro))
 
     def _latents(self, micro: MicroBatch) -> Tensor:
-        latents = rng.normal(self.seed, "latent", micro.first_latent, micro.num_samples, self.latent_dim)
-        return torch.from_numpy(latents).to(self.device)
+        key = (micro.first_latent, micro.num_samples)
+        if key not in self._drawn:
+            self._drawn[key] = torch.from_numpy(rng.normal(self.seed, "latent", *key, self.latent_dim)).to(self.device)
+        return self._drawn[key]
 
     def prefetch(self, plan: Plan) -> None:
         """Starts to decode the samples of `plan`, the step after the one that is about to run."""
@@ -306,8 +311,10 @@ class TrainStep:
         ):
             self.loader.prefetch(first_sample, num_samples)
 
-    def _interpolation(self, micro: MicroBatch) -> Tensor:
-        """[N] in [0, 1): where between real and fake a penalty looks."""
+    def _interpolation(self, micro: MicroBatch, penalties: Iterable[DuePenalty]) -> Tensor | None:
+        """[N] in [0, 1): where between real and fake a penalty looks; None if none does."""
+        if not any(PENALTIES[penalty.kind].is_between for penalty in penalties):
+            return None
         weights = rng.uniform(self.seed, "interpolation", micro.first_sample, micro.num_samples, 1)
         return torch.from_numpy(weights[:, 0]).to(self.device)
 
