@@ -1,7 +1,9 @@
 """The files of a checkpoint: tensors as safetensors, whole or in the pieces of one rank, and the manifest over all.
 
-torch.distributed.checkpoint is not used: it reads its index with pickle and exchanges pickles between the ranks, and it
-has no place for a hash of every file. A rank writes its own pieces here, too, and nothing is gathered.
+torch.distributed.checkpoint is not used: its ranks exchange pickled plans, whichever writer is chosen, and the default
+writer's index is a pickle; its writer of safetensors has no place for a hash of every file; and its pieces are boxes of
+rows and columns, which ZeRO's equal shares of all numbers are not. A rank writes its own pieces here, too, and nothing
+is gathered.
 """
 
 import hashlib
