@@ -68,6 +68,21 @@ def launch(folder: Path, **variables: str) -> str:
     return output
 
 
+@pytest.mark.parametrize(
+    ("variables", "ports"),
+    [({}, range(20000, 30000)), ({"HOSTFILE": "hosts"}, [29500]), ({"MASTER_PORT": "4321"}, [4321])],
+    ids=str,
+)
+def test_runs_on_one_machine_have_ports_of_their_own(variables: dict[str, str], ports: range | list[int]) -> None:
+    plain = {key: value for key, value in os.environ.items() if key not in {"MASTER_PORT", "HOSTFILE"}}
+    command = ["bash", str(SCRIPT), "digits"]
+    environment = plain | {"DEEPSPEED": "echo"} | variables
+    words = [subprocess.run(command, env=environment, capture_output=True, check=True).stdout.split() for _ in range(2)]
+    found = [int(line[line.index(b"--master_port") + 1]) for line in words]
+    assert all(port in ports for port in found)
+    assert len(set(found)) == min(2, len(ports))
+
+
 def files_of(run: Path) -> set[str]:
     (newest,) = list_checkpoints(run)
     return set(json.loads((newest / "manifest.json").read_text()))
