@@ -12,7 +12,8 @@ import pytest
 SCRIPT = Path(__file__).resolve().parents[2] / "launch" / "slurm.sbatch"
 # A long list of nodes comes in several writes.
 SCONTROL = """#!/usr/bin/env bash
-if [ "$1 $2" = "show hostnames" ]; then echo node7; sleep 0.1; echo node8; else echo "$@" > scontrol.log; fi
+if [ "$1 $2" != "show hostnames" ]; then echo "$@" > scontrol.log; exit; fi
+echo node7; touch asked; sleep 0.3; echo node8
 """
 # As srun does, it starts the command and hands signals on to it.
 SRUN = """#!/usr/bin/env bash
@@ -50,14 +51,18 @@ def submit(folder: Path, **variables: str) -> subprocess.Popen[bytes]:
     return subprocess.Popen(command, cwd=folder, env=environment, start_new_session=True)
 
 
+def wait_for(path: Path, job: subprocess.Popen[bytes]) -> None:
+    end = time.monotonic() + 30
+    while not path.exists():
+        assert job.poll() is None
+        assert time.monotonic() < end
+        time.sleep(0.02)
+
+
 def test_preemption_saves_and_queues_the_job_again(folder: Path) -> None:
     job = submit(folder)
     try:
-        end = time.monotonic() + 30
-        while not (folder / "started").exists():
-            assert job.poll() is None
-            assert time.monotonic() < end
-            time.sleep(0.02)
+        wait_for(folder / "started", job)
         # To the script alone, as --signal=B:TERM does, and once more at the end of the time limit.
         job.send_signal(signal.SIGTERM)
         time.sleep(0.1)
@@ -80,3 +85,15 @@ def test_a_run_that_ends_is_not_queued_again_and_its_code_is_the_jobs(folder: Pa
     job = submit(folder, CODE=code)
     assert job.wait(30) == int(code)
     assert not (folder / "scontrol.log").exists()
+
+
+def test_preemption_before_the_start_queues_the_job_again(folder: Path) -> None:
+    job = submit(folder)
+    try:
+        wait_for(folder / "asked", job)
+        job.send_signal(signal.SIGTERM)
+        assert job.wait(30) == 0
+    finally:
+        if job.poll() is None:
+            os.killpg(job.pid, signal.SIGKILL)
+    assert (folder / "scontrol.log").read_text() == "requeue 40123\n"
