@@ -155,4 +155,4 @@ def _backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
     return by_x, by_scale, by_bias, by_noise, None, None, None, None
 
 
-_op = register("bias_act", _run, num_tensors=4, fake=_fake, setup_context=_setup_context, backward=_backward)
+_op = register("bias_act", _run, fake=_fake, setup_context=_setup_context, backward=_backward)

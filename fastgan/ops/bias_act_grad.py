@@ -134,4 +134,4 @@ def _backward(ctx: Any, cotangent: Tensor) -> tuple[Tensor | None, ...]:
     return by_grad, by_saved, None, None, None, None
 
 
-_op = register("bias_act_grad", _run, num_tensors=2, fake=_fake, setup_context=_setup_context, backward=_backward)
+_op = register("bias_act_grad", _run, fake=_fake, setup_context=_setup_context, backward=_backward)

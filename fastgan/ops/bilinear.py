@@ -68,7 +68,8 @@ def _keep_for_bilinear(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> Non
 
 
 def _bilinear_backward(ctx: Any, gradient: Tensor) -> tuple[Any, ...]:
-    left, right = ctx.saved_tensors[: ctx.num_layers], ctx.saved_tensors[ctx.num_layers :]
+    vectors = ctx.saved_tensors  # once: checkpointing gives them no second time
+    left, right = vectors[: ctx.num_layers], vectors[ctx.num_layers :]
     matrices = outer(gradient.contiguous(), list(left), list(right), ctx.dtype, ctx.impl)
     return matrices, [None] * ctx.num_layers, [None] * ctx.num_layers, None
 
@@ -80,7 +81,8 @@ def _keep_for_outer(ctx: Any, inputs: tuple[Any, ...], output: list[Tensor]) -> 
 
 
 def _outer_backward(ctx: Any, gradients: list[Tensor]) -> tuple[Any, ...]:
-    left, right = ctx.saved_tensors[: ctx.num_layers], ctx.saved_tensors[ctx.num_layers :]
+    vectors = ctx.saved_tensors  # once: checkpointing gives them no second time
+    left, right = vectors[: ctx.num_layers], vectors[ctx.num_layers :]
     matrices = [gradient.contiguous() for gradient in gradients]
     coefficients = bilinear(matrices, list(left), list(right), ctx.impl)
     return coefficients, [None] * ctx.num_layers, [None] * ctx.num_layers, None, None

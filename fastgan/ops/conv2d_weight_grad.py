@@ -121,4 +121,4 @@ def _backward(ctx: Any, cotangent: Tensor) -> tuple[Tensor | None, ...]:
     return by_x, by_grad, None, None, None, None, None
 
 
-_op = register("conv2d_weight_grad", _run, num_tensors=2, fake=_fake, setup_context=_setup_context, backward=_backward)
+_op = register("conv2d_weight_grad", _run, fake=_fake, setup_context=_setup_context, backward=_backward)

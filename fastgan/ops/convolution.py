@@ -129,7 +129,9 @@ def _setup_context(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
 
 def _gradients(linear: Linear, ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
     """The gradients by the six operands, each written with the ops of this family."""
-    operands, output, settings = Operands(*ctx.saved_tensors[:6]), ctx.saved_tensors[6], ctx.settings
+    # Read once: checkpointing gives them no second time.
+    *saved_operands, output = ctx.saved_tensors
+    operands, settings = Operands(*saved_operands), ctx.settings
     needs = Operands(*ctx.needs_input_grad[:6])
     needs_weight = bool(needs.weight) and weight_gradients_are_wanted()
     # Without curvature the slope is constant: no gradient flows through what it was computed from.
@@ -213,9 +215,7 @@ def _op(linear: Linear) -> Callable[..., Tensor]:
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
         return (*_gradients(linear, ctx, grad), *[None] * 11)
 
-    return register(
-        linear, run, num_tensors=6, fake=fake, setup_context=_setup_context, backward=backward, schema=_SCHEMA
-    )
+    return register(linear, run, fake=fake, setup_context=_setup_context, backward=backward, schema=_SCHEMA)
 
 
 _OPS: dict[Linear, Callable[..., Tensor]] = {"conv2d": _op("conv2d"), "conv_transpose2d": _op("conv_transpose2d")}

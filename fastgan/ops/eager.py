@@ -2,7 +2,7 @@
 
 torch.library leads a call of an op written in Python through several layers of Python, which take longer than a GPU
 takes for a small kernel (`benchmarks/LOG.md` has the times). Eager code needs none of them: the same formulas run as an
-autograd function. Whatever looks at ops (torch.compile, dispatch modes, tensor subclasses, transforms) gets the op.
+autograd function. Whatever looks at ops (torch.compile, tracing, modes, tensor subclasses, transforms) gets the op.
 """
 
 from collections.abc import Callable
@@ -15,13 +15,13 @@ from fastgan.ops.native_choice import transform_limit
 
 # Subclasses may stand for something else than numbers in memory.
 PLAIN = (Tensor, nn.Parameter)
+_FLOATS = (float, type(None))
 
 
 def register(
     name: str,
     run: Callable[..., Tensor],
     *,
-    num_tensors: int,
     fake: Callable[..., Tensor],
     setup_context: Callable[[Any, tuple[Any, ...], Tensor], None],
     backward: Callable[[Any, Tensor], tuple[Tensor | None, ...]],
@@ -31,22 +31,31 @@ def register(
 
     Args:
         run: computes the op; its result shares no memory with an argument.
-        num_tensors: how many arguments are tensors, or None; they come first.
         fake, setup_context, backward, schema: as torch.library takes them.
     """
     op = torch.library.custom_op(f"fastgan::{name}", run, mutates_args=(), schema=schema)
     op.register_fake(fake)
     op.register_autograd(backward, setup_context=setup_context)
     by_dispatcher = getattr(torch.ops.fastgan, name)
+    kinds = [str(argument.type) for argument in by_dispatcher.default._schema.arguments]
+    tensors, floats = ([i for i, kind in enumerate(kinds) if word in kind] for word in ("Tensor", "float"))
     function = _as_function(name, run, setup_context, backward)
 
     def call(*arguments: Any) -> Tensor:
-        tensors = arguments[:num_tensors]
+        given = [arguments[i] for i in tensors if arguments[i] is not None]
         result: Tensor
-        if is_listened_to() or any(type(x) not in PLAIN for x in tensors if x is not None):
+        if (
+            is_listened_to()
+            or not all(_is_plain(x) for x in given)
+            # The dispatcher makes floats of whatever else can be one.
+            or any(type(arguments[i]) not in _FLOATS for i in floats)
+        ):
             result = by_dispatcher(*arguments)
-        elif torch.is_grad_enabled() and any(x.requires_grad for x in tensors if x is not None):
+        elif torch.is_grad_enabled() and any(x.requires_grad for x in given):
             result = function.apply(*arguments)
+        elif torch._C._autograd._profiler_enabled():
+            with torch.profiler.record_function(f"fastgan::{name}"):
+                result = run(*arguments)
         else:
             result = run(*arguments)
         return result
@@ -66,6 +75,17 @@ def _as_function(name: str, run: Callable[..., Tensor], setup_context: Any, back
     return type(f"fastgan::{name}", (torch.autograd.Function,), methods)
 
 
+def _is_plain(x: Tensor) -> bool:
+    """Whether `x` is the numbers in its memory: no signs that are still to be turned, no zeros that have none."""
+    return type(x) in PLAIN and not x.is_neg() and not x._is_zerotensor()
+
+
 def is_listened_to() -> bool:
     """Whether something wants to see the ops that are called."""
-    return torch.compiler.is_compiling() or torch._C._len_torch_dispatch_stack() > 0 or transform_limit() is not None
+    return (
+        torch.compiler.is_compiling()
+        or torch._C._len_torch_dispatch_stack() > 0
+        or torch._C._len_torch_function_stack() > 0
+        or torch._C._is_tracing()
+        or transform_limit() is not None
+    )

@@ -8,7 +8,9 @@ from contextlib import ExitStack, contextmanager
 from functools import cache, partial
 from typing import NamedTuple, Protocol
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from fastgan import rng
@@ -112,7 +114,7 @@ class TrainStep:
         # Real samples of the latest discriminator update, which the generator's update may need once more.
         self._batches: dict[tuple[int, int], Batch] = {}
         # Latents of this step, which both updates read where they share the fakes.
-        self._drawn: dict[tuple[int, int], Tensor] = {}
+        self._drawn: dict[tuple[int, int], NDArray[np.float32]] = {}
 
     def run(self, plan: Plan) -> Statistics:
         """Makes the plan's updates in order. The caller advances `state.schedule`.
@@ -300,8 +302,9 @@ class TrainStep:
     def _latents(self, micro: MicroBatch) -> Tensor:
         key = (micro.first_latent, micro.num_samples)
         if key not in self._drawn:
-            self._drawn[key] = torch.from_numpy(rng.normal(self.seed, "latent", *key, self.latent_dim)).to(self.device)
-        return self._drawn[key]
+            self._drawn[key] = rng.normal(self.seed, "latent", *key, self.latent_dim)
+        # A copy: a generator may change what it is given.
+        return torch.tensor(self._drawn[key], device=self.device)
 
     def prefetch(self, plan: Plan) -> None:
         """Starts to decode the samples of `plan`, the step after the one that is about to run."""

@@ -265,3 +265,73 @@ def test_no_gradient_is_formed_for_the_images(tiny: Callable[..., RunConfig], ki
     assert any(images.requires_grad for images in judged)
     assert [images.grad for images in judged] == [None] * len(judged)
     assert all(parameter.grad is not None for parameter in state.discriminator.parameters())
+
+
+def test_latents_are_drawn_once_and_kept_for_one_step(
+    tiny: Callable[..., RunConfig], loader: Loader, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    drawn: list[tuple[str, int]] = []
+    ordinary = rng.normal
+    monkeypatch.setattr(
+        rng,
+        "normal",
+        lambda seed, stream, first, *rest: (drawn.append((stream, first)), ordinary(seed, stream, first, *rest))[1],
+    )
+    config = tiny("schedule.share_fakes=true")
+    state, schedule = sgd_state(config), build_schedule(config)
+    step = step_class(schedule)(state, loader=loader, seed=0, latent_dim=8, ema=config.ema, device="cpu")
+    for number in range(3):
+        step.run(schedule.plan(state.schedule))
+        state.schedule = schedule.advance(state.schedule)
+        assert drawn == [("latent", 8 * index) for index in range(number + 1)]
+        assert len(step._drawn) == 1
+        assert len(step._batches) == 1
+
+
+def test_a_generator_that_changes_its_latents_is_given_them_as_they_were(
+    tiny: Callable[..., RunConfig], loader: Loader
+) -> None:
+    config = tiny("schedule.share_fakes=true", "micro_batch_images=4")
+    state, schedule = sgd_state(config), build_schedule(config)
+    seen: list[Tensor] = []
+
+    def double(module: object, inputs: tuple[Tensor, ...]) -> None:
+        seen.append(inputs[0].clone())
+        inputs[0].mul_(2)
+
+    state.generator.register_forward_pre_hook(double)
+    step = step_class(schedule)(state, loader=loader, seed=0, latent_dim=8, ema=config.ema, device="cpu")
+    step.run(schedule.plan(state.schedule))
+    # Two micro-batches of the discriminator's update, then the same of the generator's.
+    assert len(seen) == 4
+    assert torch.equal(torch.cat(seen[:2]), torch.cat(seen[2:]))
+
+
+@pytest.mark.parametrize(("kind", "num_drawn"), [("r1", 0), ("wgan_gp", 2)])
+def test_where_to_look_between_images_is_drawn_where_a_penalty_looks_there(
+    tiny: Callable[..., RunConfig], loader: Loader, monkeypatch: pytest.MonkeyPatch, kind: str, num_drawn: int
+) -> None:
+    streams: list[str] = []
+    ordinary = rng.uniform
+    monkeypatch.setattr(
+        rng, "uniform", lambda seed, stream, *rest: (streams.append(stream), ordinary(seed, stream, *rest))[1]
+    )
+    config = tiny(f"penalties=[{{kind: {kind}, weight: 0.5, every: 2}}]")
+    state, schedule = build_state(config, num_classes=0, dtype=torch.float32, device="cpu"), build_schedule(config)
+    step = step_class(schedule)(state, loader=loader, seed=0, latent_dim=8, ema=config.ema, device="cpu")
+    for _ in range(4):
+        step.run(schedule.plan(state.schedule))
+        state.schedule = schedule.advance(state.schedule)
+    assert streams.count("interpolation") == num_drawn
+
+
+def test_a_parameter_that_is_frozen_stays_as_it_is(tiny: Callable[..., RunConfig], loader: Loader) -> None:
+    # A relativistic loss does not see the last layer's bias.
+    config = tiny("objective.loss=non_saturating")
+    state, schedule = sgd_state(config), build_schedule(config)
+    frozen_one = next(iter(state.discriminator.parameters())).requires_grad_(False)
+    before = [parameter.clone() for parameter in state.discriminator.parameters()]
+    step = step_class(schedule)(state, loader=loader, seed=0, latent_dim=8, ema=config.ema, device="cpu")
+    step.run(schedule.plan(state.schedule))
+    for parameter, old in zip(state.discriminator.parameters(), before, strict=True):
+        assert torch.equal(parameter, old) is (parameter is frozen_one)
