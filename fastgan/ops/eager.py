@@ -36,29 +36,23 @@ def register(
     op = torch.library.custom_op(f"fastgan::{name}", run, mutates_args=(), schema=schema)
     op.register_fake(fake)
     op.register_autograd(backward, setup_context=setup_context)
-    by_dispatcher = getattr(torch.ops.fastgan, name)
-    kinds = [str(argument.type) for argument in by_dispatcher.default._schema.arguments]
+    by_dispatcher: Callable[..., Tensor] = getattr(torch.ops.fastgan, name)
+    by_function: Callable[..., Tensor] = _as_function(name, run, setup_context, backward).apply
+    kinds = [str(argument.type) for argument in op._opoverload._schema.arguments]
     tensors, floats = ([i for i, kind in enumerate(kinds) if word in kind] for word in ("Tensor", "float"))
-    function = _as_function(name, run, setup_context, backward)
 
     def call(*arguments: Any) -> Tensor:
         given = [arguments[i] for i in tensors if arguments[i] is not None]
-        result: Tensor
-        if (
-            is_listened_to()
-            or not all(_is_plain(x) for x in given)
-            # The dispatcher makes floats of whatever else can be one.
-            or any(type(arguments[i]) not in _FLOATS for i in floats)
-        ):
-            result = by_dispatcher(*arguments)
-        elif torch.is_grad_enabled() and any(x.requires_grad for x in given):
-            result = function.apply(*arguments)
-        elif torch._C._autograd._profiler_enabled():
+        if is_listened_to() or not all(_is_plain(x) for x in given):
+            return by_dispatcher(*arguments)
+        if any(type(arguments[i]) not in _FLOATS for i in floats):
+            return by_dispatcher(*arguments)  # which makes floats of whatever else can be one
+        if torch.is_grad_enabled() and any(x.requires_grad for x in given):
+            return by_function(*arguments)
+        if torch._C._autograd._profiler_enabled():
             with torch.profiler.record_function(f"fastgan::{name}"):
-                result = run(*arguments)
-        else:
-            result = run(*arguments)
-        return result
+                return run(*arguments)
+        return run(*arguments)
 
     return call
 

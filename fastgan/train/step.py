@@ -304,7 +304,7 @@ class TrainStep:
         if key not in self._drawn:
             self._drawn[key] = rng.normal(self.seed, "latent", *key, self.latent_dim)
         # A copy: a generator may change what it is given.
-        return torch.tensor(self._drawn[key], device=self.device)
+        return torch.from_numpy(self._drawn[key].copy()).to(self.device)
 
     def prefetch(self, plan: Plan) -> None:
         """Starts to decode the samples of `plan`, the step after the one that is about to run."""
