@@ -155,7 +155,7 @@ def test_a_torchscript_trace_sees_the_op() -> None:
 @pytest.mark.parametrize("needs", [False, True])
 def test_profilers_show_the_name(needs: bool) -> None:
     call, (x, weight) = OPS["conv2d"]
-    with torch.profiler.profile() as profile:
+    with torch.profiler.profile(acc_events=True) as profile:
         y = call(x, weight.clone().requires_grad_(needs))
         if needs:
             y.sum().backward()
