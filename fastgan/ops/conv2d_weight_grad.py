@@ -86,9 +86,9 @@ def _run(  # noqa: PLR0917
 ) -> Tensor:
     pad, taps = (padding[0], padding[1]), (kernel[0], kernel[1])
     if backend == "triton":
-        from fastgan.kernels.conv2d_weight_grad import conv2d_weight_grad as kernel_of_op
+        from fastgan.kernels.conv2d_weight_grad import conv2d_weight_grad as run
 
-        return as_channels_last(kernel_of_op(x, grad, taps, Geometry(stride, pad, groups=groups)))
+        return as_channels_last(run(x, grad, taps, Geometry(stride, pad, groups=groups)))
     size = (grad.shape[1], x.shape[1] // groups, *taps)
     return as_channels_last(_reference(x, size, grad, stride, pad, 1, groups))
 

@@ -76,6 +76,7 @@ def _is_plain(x: Tensor) -> bool:
 
 def is_listened_to() -> bool:
     """Whether something wants to see the ops that are called."""
+    # torch.compile is asked about first: it cannot trace the other questions.
     return (
         torch.compiler.is_compiling()
         or torch._C._len_torch_dispatch_stack() > 0

@@ -3,6 +3,7 @@
 import pytest
 import torch
 from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
 
 from fastgan.errors import ImplementationError
 from fastgan.ops import NonFiniteMatrixError, power_iteration_, spectral_norm
@@ -199,3 +200,14 @@ def test_bad_arguments_name_themselves(call, error: type[Exception], message: st
     with pytest.raises(error) as caught:
         call()
     assert message in str(caught.value)
+
+
+def test_checkpointing_changes_nothing() -> None:
+    matrix, left, right = torch.eye(3, 2).add(0.5).requires_grad_(), torch.ones(3), torch.ones(2)
+
+    def sigma(matrix: torch.Tensor) -> torch.Tensor:
+        return bilinear([matrix], [left], [right], "reference")
+
+    (expected,) = torch.autograd.grad(sigma(matrix).square().sum(), matrix)
+    (found,) = torch.autograd.grad(checkpoint(sigma, matrix, use_reentrant=False).square().sum(), matrix)
+    assert torch.equal(found, expected)
